@@ -1,0 +1,1 @@
+"""What a person types: imports everything else, imported by none of it."""

@@ -1,0 +1,125 @@
+"""The job as a process of its own, started and stopped with the command that needs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from cli.servers import PROJECT
+from clickstream.errors import ClickstreamError, Unavailable
+from clickstream.settings import FILE_VARIABLE, Settings
+
+STOP_SECONDS: Final = 120.0
+"""How long a savepoint and the last commits may take."""
+
+
+class JobFailed(ClickstreamError):
+    """The job has died of itself: a bug, or something it cannot do without. Carries its Python traceback, if any."""
+
+
+class JobProcess:
+    """A local Flink running the job (`flink_app.local`); its log, checkpoints and savepoints are in `folder`.
+
+    Leaving the `with` block ends the process and whatever it has started, committed or not; call `stop` before to have
+    everything committed.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Path, *, parallelism: int = 2, checkpoint_seconds: float = 2
+    ) -> None:
+        self._settings = settings
+        self._folder = folder.absolute()
+        self._arguments = ["--parallelism", str(parallelism), "--checkpoint-seconds", str(checkpoint_seconds)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._state = -1
+
+    @property
+    def log(self) -> Path:
+        """What Flink and the Python workers printed."""
+        return self._folder / "job.log"
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        properties = self._folder / "application_properties.json"
+        properties.write_bytes(self._settings.to_properties())
+        self._state, told = os.pipe()
+        os.set_blocking(self._state, False)
+        environment = {
+            "AWS_ACCESS_KEY_ID": "local",  # kinesalite checks none, but the clients want some
+            "AWS_SECRET_ACCESS_KEY": "local",
+            **os.environ,
+            FILE_VARIABLE: str(properties),
+            "CLICKSTREAM_STATE_FD": str(told),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+            "PYTHONWARNINGS": "ignore::UserWarning",  # Beam's, about pkg_resources
+        }
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # our own module
+                [sys.executable, "-m", "flink_app.local", "--folder", str(self._folder), *self._arguments],
+                env=environment,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(told,),
+                start_new_session=True,  # Ctrl-C is for us; we then stop the job in order
+            )
+        os.close(told)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # the JVM and the workers are in its group
+        self._process.wait()
+        os.close(self._state)
+
+    @property
+    def started(self) -> bool:
+        """Whether the job has been submitted; raise `JobFailed` if it has died."""
+        self.check()
+        with suppress(BlockingIOError):
+            self._has_started = b"started" in os.read(self._state, 1024) or self._has_started
+        return self._has_started
+
+    _has_started = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether a bounded job has come to its end; raise `JobFailed` if it has died."""
+        self.check()
+        assert self._process is not None
+        return self._process.poll() == 0
+
+    def check(self) -> None:
+        """Raise `JobFailed` if the job has died."""
+        assert self._process is not None
+        if self._process.poll() not in (None, 0):
+            raise JobFailed(f"the job has died. Its log is {self.log}\n{_what_of(self.log)}")
+
+    def stop(self) -> None:
+        """Commit all that was read, and end the job."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"the job took longer than {STOP_SECONDS:g} s to stop; its log is {self.log}") from None
+        self.check()
+
+
+def _what_of(log: Path) -> str:
+    """Return the last Python traceback in a log, or else its last cause or last line."""
+    text = log.read_text(errors="replace")
+    tracebacks: list[str] = re.findall(
+        r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*\S.*$", text, re.MULTILINE
+    )
+    ours = [one for one in tracebacks if "py4j" not in one.splitlines()[-1].lower()]
+    if ours:
+        return ours[-1]
+    causes: list[str] = re.findall(r"^Caused by: .*$", text, re.MULTILINE)
+    return causes[-1] if causes else text.strip().rpartition("\n")[2]

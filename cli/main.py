@@ -1,0 +1,287 @@
+"""The `clickstream` command."""
+
+import os
+import random
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import screen
+from cli import setup as set_up
+from clickstream import __version__
+from clickstream.errors import ClickstreamError, Refused
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Clickstream events, enriched and turned into offers by one PyFlink job.",
+)
+users_app = typer.Typer(no_args_is_help=True, help="The users table, and its names in Redis.")
+app.add_typer(users_app, name="users")
+
+Folder = Annotated[
+    Path, typer.Option("--folder", envvar="CLICKSTREAM_DATA", help="For servers' data, checkpoints and logs.")
+]
+LakeRoot = Annotated[str | None, typer.Option(help="A folder or s3:// URI.  [default: FOLDER/lake]")]
+LakeEndpoint = Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.", metavar="URL")]
+RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or rediss:// for TLS.", metavar="URL")]
+Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
+
+
+@app.command()
+def run(
+    *,
+    input: Annotated[  # noqa: A002  # the option's name
+        Path | None, typer.Option(help="Publish each line of this file as it is, instead of made-up events.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="CSV with the columns customer_id, pixel_id, name, price_per_click.")
+    ] = None,
+    lake: LakeRoot = None,
+    lake_endpoint: LakeEndpoint = None,
+    report: Annotated[Path | None, typer.Option(help="Write the counts to this file as JSON.")] = None,
+    events: Annotated[
+        int | None, typer.Option(min=0, help="How many events.  [default: 20000, or all of the input's]")
+    ] = None,
+    malformed: Annotated[float, typer.Option(min=0, max=1, help="The share of made-up events to break.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Events a second.  [default: as fast as it goes; 100 to follow]")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
+    folder: Folder = set_up.DATA,
+) -> None:
+    """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
+
+    \b
+    clickstream run
+    clickstream run --input events.ndjson --users users.csv --lake my-lake --report report.json
+    clickstream run --follow --rate 500
+    """  # noqa: D301
+    from cli.run import Run  # noqa: PLC0415  # AWS' library takes a second
+
+    set_up.need_setup()
+    Run(
+        folder=folder,
+        lake=lake or str(folder / "lake"),
+        geo=set_up.GEO,
+        lake_endpoint=lake_endpoint,
+        input=input,
+        users=users,
+        report=report,
+        events=events if events is not None or input else 20_000,
+        malformed=malformed,
+        seed=seed,
+        rate=rate or (100.0 if follow and input is None else None),
+        follow=follow,
+        parallelism=parallelism,
+    )()
+
+
+@app.command()
+def setup() -> None:
+    """Fetch and build what is missing here: kinesalite, a geo database, the job's jar.
+
+    \b
+    clickstream setup
+    """  # noqa: D301
+    set_up.setup()
+    screen.step("everything is in place")
+
+
+@app.command()
+def generate(
+    *,
+    to: Annotated[str, typer.Option(help="A file, http(s)://…, or kinesis:STREAM.")],
+    endpoint: Annotated[str | None, typer.Option(help="Where Kinesis is, if not at AWS.", metavar="URL")] = None,
+    region: Annotated[str | None, typer.Option(help="AWS region; else the one of your AWS settings.")] = None,
+    events: Annotated[int, typer.Option(min=1, help="How many.")] = 20_000,
+    malformed: Annotated[float, typer.Option(min=0, max=1, help="The share to break.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Write the shoppers' users table to this CSV file.")] = None,
+) -> None:
+    """Make up shoppers and publish what they do.
+
+    \b
+    clickstream generate --to events.ndjson --users users.csv
+    clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100
+    clickstream generate --to https://api.example.com/prod --events 1000
+    """  # noqa: D301
+    from generator.malformed import mixed  # noqa: PLC0415
+    from generator.pace import paced  # noqa: PLC0415
+    from generator.shoppers import Shoppers, write_customers  # noqa: PLC0415
+
+    shoppers = Shoppers(seed, per_second=rate or 100.0)
+    if users is not None:
+        write_customers(shoppers.customers(), users)
+    records = islice(mixed(shoppers.records(), malformed, random.Random(seed)), events)  # noqa: S311
+    published = _publisher(to, endpoint, region).publish(paced(records, rate) if rate else records)
+    screen.err.print(f"{published.accepted:,} events are in {to}", markup=False)
+    if published.refusals:
+        raise Refused(f"{to} refused {published.refusals:,} events: {dict(published.refused)}")
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A folder or URI of raw or rejected records: LAKE/raw/year=2026/…")],
+    *,
+    lake: LakeRoot = None,
+    lake_endpoint: LakeEndpoint = None,
+    redis: Annotated[
+        str | None, typer.Option(help="The Redis to use; else one just for this replay.", metavar="URL")
+    ] = None,
+    redis_password: Password = None,
+    users: Annotated[Path | None, typer.Option(help="The users of a Redis just for this replay, as CSV.")] = None,
+    offers: Annotated[
+        str | None, typer.Option(help="Send offers too, to this Kinesis stream. Not unless asked.", metavar="STREAM")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Where Kinesis is, if not at AWS.", metavar="URL")] = None,
+    parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
+    folder: Folder = set_up.DATA,
+) -> None:
+    """Process records again: each keeps its origin, and what it came to before is replaced.
+
+    \b
+    clickstream replay .data/lake/rejected
+    clickstream replay s3://lake/raw/year=2026/month=11/day=23 --lake s3://lake --redis rediss://cache:6379
+    """  # noqa: D301
+    from cli.replay import Replay  # noqa: PLC0415
+
+    set_up.need_setup()
+    Replay(
+        source=source,
+        folder=folder,
+        lake=lake or str(folder / "lake"),
+        geo=set_up.GEO,
+        lake_endpoint=lake_endpoint,
+        redis_url=redis,
+        redis_password=redis_password,
+        users=users,
+        offers=offers,
+        endpoint=endpoint,
+        parallelism=parallelism,
+    )()
+
+
+@app.command()
+def package(
+    to: Annotated[Path, typer.Option(help="The zip to write.")] = Path("dist/clickstream-flink.zip"),
+    geo_database: Annotated[
+        Path | None, typer.Option(help="Take this .mmdb file along; its place in the settings is then geo/NAME.")
+    ] = None,
+) -> None:
+    """Build the zip that Managed Service for Apache Flink runs: main.py, one jar, and the Python packages.
+
+    \b
+    clickstream package
+    clickstream package --geo-database .data/geo/GeoLite2-City.mmdb
+    """  # noqa: D301
+    from deploy.package import build  # noqa: PLC0415
+
+    set_up.need_setup()
+    screen.step("collecting the packages for Python 3.11 on Linux x86_64")
+    build(to, set_up.JAR, geo_database)
+    screen.step(f"{to} is ready: {to.stat().st_size / 1_000_000:.1f} MB")
+
+
+@users_app.command("sync")
+def users_sync(
+    *,
+    database: Annotated[
+        str, typer.Option(help="sqlite:///FILE or mysql+pymysql://user@host/db", metavar="URL")
+    ] = f"sqlite:///{set_up.DATA / 'users.db'}",
+    database_password: Password = None,
+    database_ca: Annotated[Path | None, typer.Option(help="The CA of the database's certificate.")] = None,
+    redis: RedisUrl = "redis://127.0.0.1:6379/0",
+    redis_password: Password = None,
+    user: Annotated[str | None, typer.Option(help="Only this user, who has just signed up.")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="Again every so many seconds, until Ctrl-C.")] = None,
+) -> None:
+    """Copy the users' names from the database into Redis, where the job looks them up.
+
+    \b
+    clickstream users sync --redis redis://127.0.0.1:6379/0
+    clickstream users sync --user 35
+    clickstream users sync --every 3600 --database mysql+pymysql://app@db/shop --database-password env:DB_PASSWORD
+    """  # noqa: D301
+    from cli.users import sync  # noqa: PLC0415
+
+    sync(database, database_password, database_ca, redis, redis_password, only=user, every=every)
+
+
+@users_app.command("load")
+def users_load(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns customer_id, pixel_id, name, price_per_click.")],
+    *,
+    database: Annotated[
+        str, typer.Option(help="sqlite:///FILE or mysql+pymysql://user@host/db", metavar="URL")
+    ] = f"sqlite:///{set_up.DATA / 'users.db'}",
+    database_password: Password = None,
+    database_ca: Annotated[Path | None, typer.Option(help="The CA of the database's certificate.")] = None,
+) -> None:
+    """Load users from a CSV file into the database; who is there already is replaced.
+
+    \b
+    clickstream users load users.csv
+    """  # noqa: D301
+    from cli.users import load  # noqa: PLC0415
+
+    load(file, database, database_password, database_ca)
+
+
+def _publisher(to: str, endpoint: str | None, region: str | None):  # type: ignore[no-untyped-def]
+    from generator.http import HttpPublisher  # noqa: PLC0415
+    from generator.kinesis import KinesisPublisher  # noqa: PLC0415
+    from generator.lines import FilePublisher  # noqa: PLC0415
+
+    if to.startswith(("http://", "https://")):
+        return HttpPublisher(to)
+    if to.startswith("kinesis:"):
+        from cli.offers import kinesis_client  # noqa: PLC0415
+
+        return KinesisPublisher(kinesis_client(endpoint, region), to.removeprefix("kinesis:"))
+    return FilePublisher(Path(to))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _add_offers() -> None:
+    from cli.offers import offers  # noqa: PLC0415
+
+    app.command()(offers)
+
+
+_add_offers()
+
+
+def main() -> None:
+    """Run a command: exit with 1 and one sentence when it cannot do its work, with 130 on Ctrl-C."""
+    try:
+        app()
+    except ClickstreamError as error:
+        screen.err.print("[bold red]error:[/] ", end="")
+        screen.err.print(str(error), markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        screen.err.print("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The whole pipeline on this machine: servers, users, events, the job, and the sum of it."""
+
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cli import screen
+from cli.job import JobProcess
+from cli.servers import Kinesalite, RedisServer
+from cli.tally import Tally
+from clickstream.errors import ClickstreamError, Refused, Unavailable
+from clickstream.settings import Geo, Offers, Settings, Source
+from clickstream.settings import Lake as LakeSettings
+from clickstream.settings import Redis as RedisSettings
+from connectors.customers import customers_in
+from connectors.kinesis_reader import read
+from connectors.lake import Lake
+from connectors.redis_door import RedisDoor
+from connectors.users import Users, sync_names
+from generator.kinesis import KinesisPublisher
+from generator.lines import records_in
+from generator.malformed import mixed
+from generator.pace import paced
+from generator.records import Record
+from generator.shoppers import Shoppers
+
+CLICKS, OFFERS = "clicks", "offers"
+STUCK_SECONDS: Final = 180.0
+"""How long nothing may happen before the run is given up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to run: `clickstream run --help` explains each."""
+
+    folder: Path
+    lake: str
+    geo: Path
+    lake_endpoint: str | None = None
+    input: Path | None = None
+    users: Path | None = None
+    report: Path | None = None
+    events: int | None = 20_000
+    malformed: float = 0.01
+    seed: int = 1
+    rate: float | None = None
+    follow: bool = False
+    shards: int = 2
+    parallelism: int = 2
+
+    def __call__(self) -> dict[str, Any]:
+        """Run it all and return the report; whatever was started is stopped, also on Ctrl-C."""
+        began = time.monotonic()
+        self._check()
+        lake = Lake(self.lake, self.lake_endpoint)
+        lake.check()
+        tally = Tally(lake)
+        with ExitStack() as running:
+            screen.step("starting Redis and kinesalite")
+            redis = running.enter_context(RedisServer(self.folder / "redis"))
+            kinesis = running.enter_context(Kinesalite(self.folder / "kinesalite"))
+            kinesis.create_stream(CLICKS, self.shards)
+            kinesis.create_stream(OFFERS)
+            screen.step("starting the job")
+            settings = self._settings(redis.url, kinesis.endpoint)
+            seconds = 10 if self.follow else 2
+            job = JobProcess(settings, self.folder / "flink", parallelism=self.parallelism, checkpoint_seconds=seconds)
+            running.enter_context(job)
+            self._load_users(redis.url)
+            screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
+            publishing = Publishing(kinesis.client(), self._records())
+            running.callback(publishing.stop)
+            publishing.start()
+            self._wait(job, publishing, tally)
+            screen.step("committing what is open, stopping the job")
+            job.stop()
+            tally.update()
+            offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
+        facts = {
+            "published": publishing.published,
+            **tally.facts(),
+            "offers": len(offers),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        if self.report:
+            self.report.write_text(json.dumps(facts, indent=2) + "\n")
+        show(facts, tally, offers, self.lake)
+        check_books(facts)
+        return facts
+
+    def _check(self) -> None:
+        for file, option in ((self.input, "--input"), (self.users, "--users")):
+            if file is not None and not file.is_file():
+                raise Refused(f"{option} {file}: there is no such file")
+        if self.report and not self.report.absolute().parent.is_dir():
+            raise Refused(f"--report {self.report}: there is no such folder")
+
+    def _settings(self, redis_url: str, endpoint: str) -> Settings:
+        root = self.lake if "://" in self.lake else Path(self.lake).absolute().as_uri()
+        return Settings(
+            lake=LakeSettings(root=root, endpoint=self.lake_endpoint),
+            source=Source(stream=CLICKS, endpoint=endpoint),
+            offers=Offers(stream=OFFERS),
+            redis=RedisSettings(url=redis_url),
+            geo=Geo(mmdb=str(self.geo)),
+        )
+
+    def _load_users(self, redis_url: str) -> None:
+        users = Users(f"sqlite:///{(self.folder / 'users.db').absolute()}")
+        users.create()
+        if self.users is not None:
+            users.load(customers_in(self.users))
+        elif self.input is None:
+            users.load(self._shoppers().customers())
+        redis = RedisDoor.connect(redis_url)
+        synced = sync_names(users, redis)
+        screen.step(f"{synced.copied:,} users' names are in Redis")
+        redis.close()
+        users.close()
+
+    def _shoppers(self) -> Shoppers:
+        rate = self.rate or 100.0
+        start = datetime.now(UTC)
+        if not self.follow and self.events:
+            start -= timedelta(seconds=self.events / rate)  # so that the last event is of now
+        return Shoppers(self.seed, start=start, per_second=rate)
+
+    def _records(self) -> Iterator[Record]:
+        if self.input is not None:
+            records = records_in(self.input)
+        else:
+            records = mixed(self._shoppers().records(), self.malformed, random.Random(self.seed))  # noqa: S311
+        if not self.follow and self.events is not None:
+            records = itertools.islice(records, self.events)
+        return iter(paced(records, self.rate)) if self.rate else records
+
+    def _wait(self, job: JobProcess, publishing: "Publishing", tally: Tally) -> None:
+        """Wait until all that was published is committed; to follow, until Ctrl-C and then for the rest."""
+        rate = Rate()
+        moved = time.monotonic()
+        seen = (0, 0)
+        with screen.progress() as progress:
+            while True:
+                try:
+                    job.check()
+                    publishing.check()
+                    tally.update()
+                    processed, published = tally.processed, publishing.published
+                    done = tally.rows["raw"] >= published and processed >= published
+                    if publishing.finished and done:
+                        return
+                    waiting = "" if processed or not publishing.finished else " (Flink is warming up)"
+                    progress.show(
+                        f"published {published:,} · committed {processed:,} · {rate.of(processed):,.0f}/s"
+                        f" · lag {max(0, published - processed):,}{waiting}"
+                    )
+                    if (published, processed) != seen:
+                        seen, moved = (published, processed), time.monotonic()
+                    elif not self.follow and time.monotonic() - moved > STUCK_SECONDS:
+                        raise Unavailable(f"nothing has moved for {STUCK_SECONDS:g} s. The job's log is {job.log}")
+                    time.sleep(0.25)
+                except KeyboardInterrupt:
+                    if not self.follow or publishing.finished:
+                        raise
+                    screen.step("no more is published; waiting for the rest to be committed (Ctrl-C again to give up)")
+                    publishing.stop()
+
+
+@dataclass
+class Publishing:
+    """Publishes in a thread of its own, counting what the stream has accepted."""
+
+    client: Any
+    records: Iterator[Record]
+    published: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._publish, daemon=True, name="publisher")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish no more, and wait for what is under way."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all there was to publish is published."""
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise what publishing died of."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _publish(self) -> None:
+        try:
+            publisher = KinesisPublisher(self.client, CLICKS, on_accepted=self._accepted)
+            outcome = publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
+            if outcome.refusals:
+                raise Refused(f"the stream refused {outcome.refusals:,} records: {dict(outcome.refused)}")
+        except BaseException as failure:  # the main thread raises it
+            self._failure = failure
+
+    def _accepted(self, *_: object) -> None:
+        self.published += 1
+
+
+class Rate:
+    """How fast a count grows, over the last few seconds."""
+
+    def __init__(self, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._points: list[tuple[float, int]] = []
+
+    def of(self, count: int) -> float:
+        """Add a point, return the rate a second."""
+        now = self._clock()
+        self._points = [(at, was) for at, was in self._points if now - at <= self._seconds] + [(now, count)]
+        (start, first), (end, last) = self._points[0], self._points[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+
+def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake: str) -> None:
+    """Print the sum of a run: counts that add up, and a few rows of each kind."""
+    published = facts["published"]
+    rows = [
+        ["published", published, "accepted by the stream"],
+        ["= enriched", facts["enriched"], _size(facts["enriched_bytes"])],
+        ["+ rejected", facts["rejected"], ", ".join(f"{n} {reason}" for reason, n in _most(facts["rejected_reasons"]))],
+        ["+ suppressed", facts["suppressed"], "there is no de-duplication yet"],
+        ["raw", facts["raw"], _size(facts["raw_bytes"])],
+        ["offers", facts["offers"], "ViewContent with more than 60 % viewed"],
+        ["users seen", facts["users_seen"], "each with a last access in Redis"],
+        ["unknown location", facts["unknown_location"], "private, reserved or in no database"],
+    ]
+    screen.table(f"{published:,} events in {facts['seconds']} s", ["", "records", ""], rows, right=(1,))
+    columns = ["timestamp", "user_id", "name", "event_name", "user_ip", "country", "region", "city"]
+    some = [[_short(row[column]) for column in columns] for row in tally.some("enriched", 5)]
+    screen.table("enriched, for example", columns, some)
+    if offers:
+        columns = ["offer_id", "timestamp", "user_id", "product_id", "price", "percent_viewed"]
+        screen.table("offers, for example", columns, [[_short(one[c]) for c in columns] for one in offers[:3]])
+    screen.out.print(f"\nThe lake is in {lake}", markup=False)
+
+
+def check_books(facts: dict[str, Any]) -> None:
+    """Raise unless everything published has come out as exactly one thing."""
+    out = facts["enriched"] + facts["rejected"] + facts["suppressed"]
+    if not facts["published"] == out == facts["raw"]:
+        raise BooksDoNotBalance(
+            f"{facts['published']:,} events were published, but {out:,} came out and {facts['raw']:,} were archived"
+        )
+
+
+class BooksDoNotBalance(ClickstreamError):
+    """What came out is not what went in."""
+
+
+def _most(reasons: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(reasons.items(), key=lambda item: -item[1])[:4]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1_000_000:.1f} MB of Parquet"
+
+
+def _short(value: object) -> object:
+    return (
+        value.strftime("%H:%M:%S.%f")[:-3] if isinstance(value, datetime) else str(value) if value is not None else None
+    )

@@ -1,0 +1,102 @@
+"""A batch of records as columns: what arrived, the events among them, and what became of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from clickstream.decode import Rejected, decode
+from clickstream.event import Event
+from clickstream.offer import offer_id
+from clickstream.schema import EVENT, ORIGIN, OUTCOME, PARTITION
+
+_HOUR_MICROS: Final = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Records as the stream gave them: untouched bytes, and where each was accepted (see `schema.ORIGIN`)."""
+
+    payloads: Sequence[bytes]
+    origin: Mapping[str, pa.Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of a batch in order, as objects and as columns; enrichment adds columns."""
+
+    events: Sequence[Event]
+    origin: Mapping[str, pa.Array]
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Sequence[Event], origin: Mapping[str, pa.Array]) -> "Batch":
+        """Turn events into columns, one for each field of the description."""
+        return cls(events, origin, {column.name: _column(events, column) for column in EVENT})
+
+    def distinct(self, name: str) -> tuple[list[str], pa.Array]:
+        """Return a column's distinct values, and for every row the place of its value among them."""
+        encoded = self.columns[name].dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices
+
+    def adding(self, **columns: pa.Array) -> "Batch":
+        """Return the batch with these columns as well."""
+        return replace(self, columns={**self.columns, **columns})
+
+
+def read(arrived: Arrived) -> tuple[Batch, list[Rejected | None]]:
+    """Decode every record: the batch of events, and for each record why it is none of them, or None if it is."""
+    decoded = [decode(payload) for payload in arrived.payloads]
+    rejected = [one if isinstance(one, Rejected) else None for one in decoded]
+    events = [one for one in decoded if isinstance(one, Event)]
+    if len(events) == len(decoded):
+        return Batch.of(events, arrived.origin), rejected
+    kept = pa.array([one is None for one in rejected])
+    return Batch.of(events, {name: column.filter(kept) for name, column in arrived.origin.items()}), rejected
+
+
+def outcome(
+    arrived: Arrived, batch: Batch, rejected: Sequence[Rejected | None], *, archive: bool
+) -> dict[str, pa.Array]:
+    """Lay out what became of every record, in the order of arrival, in the columns of `schema.OUTCOME`."""
+    columns = {**batch.columns, "offer_id": pa.array([offer_id(event) for event in batch.events], pa.string())}
+    bad = np.fromiter((one is not None for one in rejected), bool, len(rejected))
+    if bad.any():
+        row_of_event = pa.array(np.cumsum(~bad) - 1, mask=bad)
+        columns = {name: column.take(row_of_event) for name, column in columns.items()}
+    if archive:
+        columns["payload"] = pa.array(arrived.payloads, pa.binary())
+    else:
+        kept = (payload if one else None for payload, one in zip(arrived.payloads, rejected, strict=True))
+        columns["payload"] = pa.array(list(kept), pa.binary())
+    for name in ("stage", "reason", "field"):
+        columns[name] = pa.array([one and getattr(one, name) for one in rejected], pa.string())
+    columns.update(arrived.origin)
+    columns.update(_partition(arrived.origin["arrival_timestamp"]))
+    return {column.name: columns[column.name] for column in OUTCOME}
+
+
+def origin(arrival: pa.Array, shard_ids: Sequence[str], sequence_numbers: Sequence[str]) -> dict[str, pa.Array]:
+    """Lay out where records were accepted, in the columns of `schema.ORIGIN`; `arrival` is timestamps in UTC."""
+    values = (arrival, pa.array(shard_ids, pa.string()), pa.array(sequence_numbers, pa.string()))
+    return {column.name: value.cast(column.type) for column, value in zip(ORIGIN, values, strict=True)}
+
+
+def _column(objects: Sequence[Any], column: pa.Field) -> pa.Array:
+    values = list(map(attrgetter(column.name), objects))
+    if pa.types.is_struct(column.type):
+        return pa.StructArray.from_arrays([_column(values, inner) for inner in column.type], fields=list(column.type))
+    return pa.array(values, column.type)
+
+
+def _partition(arrival: pa.Array) -> dict[str, pa.Array]:
+    """Write the hour of arrival (UTC) as the folders' names: year=2021/month=07/day=12/hour=09."""
+    hours = np.asarray(arrival.cast(pa.int64())) // _HOUR_MICROS
+    distinct, row = np.unique(hours, return_inverse=True)
+    written = [str(hour) for hour in distinct.astype("datetime64[h]")]  # 2021-07-12T09
+    parts = {"year": slice(0, -9), "month": slice(-8, -6), "day": slice(-5, -3), "hour": slice(-2, None)}
+    names = {name: pa.array([text[part] for text in written], pa.string()) for name, part in parts.items()}
+    return {column.name: names[column.name].take(row) for column in PARTITION}

@@ -1,0 +1,34 @@
+"""When an event earns its user an offer."""
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from clickstream.event import Event
+
+HIGH_INTENT_PERCENT: Final = 60
+"""More of a page than this must have been viewed."""
+
+FIELDS: Final = (
+    "offer_id",
+    "timestamp",
+    "event_name",
+    "user_id",
+    "click_id",
+    "product_id",
+    "price",
+    "percent_viewed",
+)
+"""What the offers stream carries, one flat JSON object an offer."""
+
+
+def offer_id(event: Event) -> str | None:
+    """Return the offer's id, the same however often the click is processed; None if the event earns none."""
+    if event.event_name != "ViewContent" or event.additional_data.percent_viewed <= HIGH_INTENT_PERCENT:
+        return None
+    return sha256(f"offer:{event.click_id}".encode()).hexdigest()[:32]
+
+
+def write_timestamp(moment: datetime) -> str:
+    """Write a UTC timestamp as `YYYY-MM-DD HH:MM:SS.ffffff`: of fixed width, so that text sorts as time does."""
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")

@@ -1,0 +1,78 @@
+"""The columns of every table, derived from the event's description as Arrow types, which Parquet shares."""
+
+from typing import Final
+
+import pyarrow as pa
+from msgspec import inspect
+
+from clickstream.event import Event
+
+UTC_MICROS: Final = pa.timestamp("us", tz="UTC")
+"""Every timestamp of the lake: INT64 microseconds, which Athena, Redshift Spectrum, DuckDB and pyarrow read as UTC."""
+
+
+def arrow_type(described: inspect.Type) -> pa.DataType:
+    """Translate a type of the description; `TypeError` for one that has no column type yet."""
+    match described:
+        case inspect.Metadata(type=inner):
+            return arrow_type(inner)
+        case inspect.StructType(fields=fields):
+            return pa.struct([pa.field(f.encode_name, arrow_type(f.type)) for f in fields])
+        case inspect.StrType() | inspect.LiteralType():
+            return pa.string()
+        case inspect.DateTimeType():
+            return UTC_MICROS
+        case inspect.FloatType():
+            return pa.float64()
+        case inspect.IntType():
+            return pa.int64()
+        case _:
+            raise TypeError(f"no column type for {described}")
+
+
+def flink_type(column: pa.DataType) -> str:
+    """Write an Arrow type in Flink SQL."""
+    if pa.types.is_struct(column):
+        return f"ROW<{', '.join(f'`{f.name}` {flink_type(f.type)}' for f in column)}>"
+    names = {
+        pa.string(): "STRING",
+        pa.float64(): "DOUBLE",
+        pa.int64(): "BIGINT",
+        pa.binary(): "BYTES",
+        UTC_MICROS: "TIMESTAMP_LTZ(6)",
+    }
+    return names[column]
+
+
+def flink_columns(schema: pa.Schema) -> str:
+    """Write a schema as the column list of a Flink CREATE TABLE."""
+    return ",\n  ".join(f"`{field.name}` {flink_type(field.type)}" for field in schema)
+
+
+def _fields(**columns: pa.DataType) -> tuple[pa.Field, ...]:
+    return tuple(pa.field(name, type_) for name, type_ in columns.items())
+
+
+EVENT: Final = tuple(arrow_type(inspect.type_info(Event)))
+ENRICHMENT: Final = _fields(
+    name=pa.string(),
+    country=pa.string(),  # ISO 3166-1 alpha-2
+    region=pa.string(),
+    city=pa.string(),
+    geo_status=pa.string(),
+    name_status=pa.string(),
+)
+ORIGIN: Final = _fields(arrival_timestamp=UTC_MICROS, shard_id=pa.string(), sequence_number=pa.string())
+"""Where a record was accepted: its unique id, in every table."""
+REASON: Final = _fields(stage=pa.string(), reason=pa.string(), field=pa.string())
+PARTITION: Final = _fields(year=pa.string(), month=pa.string(), day=pa.string(), hour=pa.string())
+"""The arrival hour in UTC, zero-padded; folders in the lake, not columns of the files."""
+
+ENRICHED: Final = pa.schema([*EVENT, *ENRICHMENT, *ORIGIN])
+RAW: Final = pa.schema([pa.field("payload", pa.binary()), *ORIGIN])
+REJECTED: Final = pa.schema([pa.field("payload", pa.binary()), *REASON, *ORIGIN])
+OUTCOME: Final = pa.schema(
+    [*ENRICHED, *REASON, pa.field("payload", pa.binary()), *_fields(offer_id=pa.string()), *PARTITION]
+)
+"""What becomes of a record, whichever that is: all that any sink needs. `reason` is null for an event, `offer_id` for
+what is no offer; `payload` is there for what is rejected, and for everything if the job archives it."""

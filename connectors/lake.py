@@ -1,0 +1,107 @@
+"""The door to the lake: Parquet files in folders of the arrival hour, on disk or in S3.
+
+Files are never changed once they are there under their name: Flink commits them by renaming, or by completing an
+upload. Names that begin with a dot or an underscore are work in progress. Writing a file again replaces it whole.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from clickstream.errors import Refused, Unavailable
+
+
+class LakeFile(NamedTuple):
+    """A file of a table. `partition` is its folder below the table, such as year=2021/month=07/day=12/hour=09."""
+
+    path: str
+    partition: str
+    size: int  # bytes
+
+
+class Lake:
+    """The tables below a root: a folder, or an s3:// URI at Amazon or at an endpoint of one's own."""
+
+    def __init__(self, root: str, endpoint: str | None = None, region: str = "us-east-1") -> None:
+        self._files, self._root = _file_system(root, endpoint, region)
+
+    def files(self, table: str) -> list[LakeFile]:
+        """List a table's committed files; a table that is not there yet has none."""
+        base = f"{self._root}/{table}".rstrip("/")
+        try:
+            found = self._files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+        except OSError as error:
+            raise Unavailable(f"cannot list {base}: {error}") from None
+        return [
+            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size)
+            for info in found
+            if info.is_file and not any(part[0] in "._" for part in info.path[len(base) + 1 :].split("/"))
+        ]
+
+    def rows(self, file: LakeFile) -> int:
+        """Count a file's rows by its footer."""
+        with self._files.open_input_file(file.path) as source:
+            return int(pq.ParquetFile(source).metadata.num_rows)
+
+    def read(self, file: LakeFile, columns: list[str] | None = None) -> pa.Table:
+        """Read a file, without the columns that its folders stand for."""
+        with self._files.open_input_file(file.path) as source:
+            return pq.ParquetFile(source).read(columns)
+
+    def write(self, table: str, partition: str, name: str, rows: pa.Table) -> LakeFile:
+        """Write a file of a table, as Flink would: Snappy, and there under its name only once it is whole."""
+        folder = f"{self._root}/{table}/{partition}"
+        self._files.create_dir(folder)
+        path, hidden = f"{folder}/{name}", f"{folder}/.{name}"
+        pq.write_table(rows, hidden, filesystem=self._files, compression="snappy", coerce_timestamps="us")
+        self._files.move(hidden, path)
+        return LakeFile(path, partition, self._files.get_file_info(path).size)
+
+    def columns(self, file: LakeFile) -> list[str]:
+        """Name a file's columns."""
+        with self._files.open_input_file(file.path) as source:
+            return list(pq.ParquetFile(source).schema_arrow.names)
+
+    def adopt(self, file: LakeFile, lake: "Lake", table: str, name: str) -> None:
+        """Move a file of this lake to another one's table at the same place, into the same partition."""
+        folder = f"{lake._root}/{table}/{file.partition}"
+        self._files.create_dir(folder)
+        self._files.move(file.path, f"{folder}/{name}")
+
+    def remove(self, file: LakeFile) -> None:
+        """Remove a file; one that is gone already is fine."""
+        if self._files.get_file_info(file.path).is_file:
+            self._files.delete_file(file.path)
+
+    def remove_table(self, table: str) -> None:
+        """Remove a whole table, with the work in progress in it."""
+        if self._files.get_file_info(f"{self._root}/{table}").type is fs.FileType.Directory:
+            self._files.delete_dir(f"{self._root}/{table}")
+
+    def check(self) -> None:
+        """Raise `Refused` unless this lake can be written to."""
+        try:
+            self._files.create_dir(self._root)
+        except OSError as error:
+            raise Refused(f"cannot write to the lake at {self._root} ({error}): choose another with --lake") from None
+
+
+def partition_values(partition: str) -> dict[str, str]:
+    """Read the folders' names: {"year": "2021", …}."""
+    return dict(part.split("=", 1) for part in partition.split("/") if "=" in part)
+
+
+def _file_system(root: str, endpoint: str | None, region: str) -> tuple[fs.FileSystem, str]:
+    if not root.startswith("s3://"):
+        if "://" in root and not root.startswith("file://"):
+            raise Refused(f"a lake is a folder or an s3:// URI, not {root}")
+        return fs.LocalFileSystem(), str(Path(root.removeprefix("file://")).absolute())
+    options: dict[str, Any] = {"region": region}
+    if endpoint:
+        parts = urlsplit(endpoint)
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme, "allow_bucket_creation": False}
+    return fs.S3FileSystem(**options), root.removeprefix("s3://").rstrip("/")

@@ -1,0 +1,182 @@
+"""The door to Redis: places, names and last accesses, one round trip a batch.
+
+Doing any of it twice is harmless: answers are overwritten with themselves, and an access is kept only if it is newer.
+When Redis is down or slow, a call fails within the time-out with `Unavailable`, and for a second all further calls do
+so at once. Each script touches many keys, so a Redis in cluster mode will not do.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from clickstream.errors import Refused, Unavailable
+from clickstream.place import Place
+from connectors.breaker import CircuitBreaker
+from enrichment.answers import Shared
+from enrichment.steps import Access
+
+T = TypeVar("T")
+
+_READ: Final = """
+-- KEYS: ip:<address>…, user:<id>…. ARGV: how many are addresses, for how long to take one on (ms; 0: never).
+local count, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local answers = {}
+for i = 1, count do
+  answers[i] = redis.call('GET', KEYS[i])
+  if not answers[i] and lease > 0 and redis.call('SET', 'asking:' .. KEYS[i], 1, 'NX', 'PX', lease) then
+    answers[i] = 'mine'
+  end
+end
+for i = count + 1, #KEYS do
+  answers[i] = redis.call('HGET', KEYS[i], 'name')
+end
+return answers
+"""
+_WRITE: Final = """
+-- KEYS: ip:<address>…. ARGV: for each its JSON and its time to live (ms).
+for i, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i])
+  redis.call('DEL', 'asking:' .. key)
+end
+"""
+_KEEP_NEWEST: Final = """
+-- KEYS: user:<id>…. ARGV: for each the moment, the sequence number, and the location or nothing.
+for i, key in ipairs(KEYS) do
+  local moment, sequence, location = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local kept = redis.call('HMGET', key, 'last_access', 'last_sequence')
+  local newer = not kept[1] or moment > kept[1]
+  if moment == kept[1] then
+    local other = kept[2] or ''
+    newer = #sequence > #other or (#sequence == #other and sequence > other)
+  end
+  if newer then
+    redis.call('HSET', key, 'last_access', moment, 'last_sequence', sequence)
+    if location ~= '' then redis.call('HSET', key, 'location', location) end
+  end
+end
+"""
+_PLACE: Final = msgspec.json.Decoder(Place | None)
+_NAMES_A_TRIP: Final = 1000
+
+
+class _Script(Protocol):
+    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+
+
+class RedisDoor:
+    """What all workers know together (`ip:<address>`, `user:<id>`), kept in one Redis."""
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        *,
+        place_seconds: float = 30 * 86_400,
+        unknown_seconds: float = 600,
+        lease_seconds: float = 30,
+    ) -> None:
+        self._client = client
+        self._breaker = CircuitBreaker(failures=1, open_seconds=1.0)
+        self._place_ms, self._unknown_ms = int(place_seconds * 1000), int(unknown_seconds * 1000)
+        self._lease_ms = int(lease_seconds * 1000)
+        self._read: _Script = client.register_script(_READ)
+        self._write: _Script = client.register_script(_WRITE)
+        self._keep_newest: _Script = client.register_script(_KEEP_NEWEST)
+
+    @classmethod
+    def connect(cls, url: str, password: str | None = None, *, timeout: float = 0.5) -> "RedisDoor":
+        """Prepare a door to `redis://host:port/db`, or `rediss://` for TLS; nothing is connected yet."""
+        options = {"password": password} if password else {}
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 1),  # a connection that died while idle is not an outage
+            **options,
+        )
+        return cls(client)
+
+    def check(self) -> None:
+        """Raise `Refused` if Redis turns us away for good; that it is down is not a reason not to start."""
+        try:
+            self._client.ping()
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as refusal:
+            raise Refused(f"Redis turned us away ({refusal}): look at redis `password` in the settings") from None
+        except redis.RedisError:
+            pass
+
+    def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
+        addresses, user_ids = list(addresses), list(user_ids)
+        keys = [*(f"ip:{address}" for address in addresses), *(f"user:{user_id}" for user_id in user_ids)]
+        arguments = [len(addresses), self._lease_ms if take_on else 0]
+        answers = self._call(lambda: self._read(keys, arguments))
+        located = dict(zip(addresses, answers, strict=False))
+        named = dict(zip(user_ids, answers[len(addresses) :], strict=True))
+        return Shared(
+            places={
+                address: place
+                for address, text in located.items()
+                if text and text != b"mine" and (place := _read_place(text)) is not _UNREADABLE
+            },
+            names={user_id: name.decode(errors="replace") for user_id, name in named.items() if name},
+            mine={address for address, text in located.items() if text == b"mine"},
+        )
+
+    def write(self, places: Mapping[str, Place | None]) -> None:
+        keys = [f"ip:{address}" for address in places]
+        arguments: list[Any] = []
+        for place in places.values():
+            arguments += (msgspec.json.encode(place), self._unknown_ms if place is None else self._place_ms)
+        self._call(lambda: self._write(keys, arguments))
+
+    def let_go(self, addresses: Collection[str]) -> None:
+        self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in addresses)))
+
+    def keep_newest(self, accesses: Sequence[Access]) -> None:
+        keys = [f"user:{access.user_id}" for access in accesses]
+        arguments: list[str] = []
+        for access in accesses:
+            arguments += (access.moment, access.sequence_number.lstrip("0"), access.location or "")
+        self._call(lambda: self._keep_newest(keys, arguments))
+
+    def user(self, user_id: str) -> dict[str, str]:
+        """Return what is known of a user: name, last_access, location."""
+        kept: Any = self._call(lambda: self._client.hgetall(f"user:{user_id}"))
+        return {field.decode(): value.decode(errors="replace") for field, value in kept.items()}
+
+    def write_names(self, names: Iterable[tuple[str, str]]) -> int:
+        """Copy names into `user:<id>`, a thousand a round trip; return how many."""
+        written, rest = 0, iter(names)
+        while some := list(islice(rest, _NAMES_A_TRIP)):
+            pipeline = self._client.pipeline(transaction=False)
+            for user_id, name in some:
+                pipeline.hset(f"user:{user_id}", "name", name)
+            self._call(pipeline.execute)
+            written += len(some)
+        return written
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, ask: Callable[[], T]) -> T:
+        def or_unavailable() -> T:
+            try:
+                return ask()
+            except redis.RedisError as error:  # OSErrors come wrapped; a full or read-only Redis is no use either
+                raise Unavailable(f"Redis did not do as asked: {type(error).__name__}") from error
+
+        return self._breaker.call(or_unavailable)
+
+
+_UNREADABLE: Final = object()
+
+
+def _read_place(text: bytes) -> Any:
+    try:
+        return _PLACE.decode(text)
+    except msgspec.MsgspecError:
+        return _UNREADABLE  # not ours: ask again and overwrite it

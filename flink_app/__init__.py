@@ -1,0 +1,1 @@
+"""The arrows: tables, the one vectorised function, and the job that joins them."""

@@ -1,0 +1,92 @@
+"""The one crossing into Python: a batch of records in, the columns of what became of them out.
+
+Flink has no function that returns many columns without wrapping them in a ROW, and every reader of a ROW's field
+copies the whole ROW first: with four sinks that was half of the JVM's time. So there is one function a column. They
+are called one after the other with the same arguments; the first one does the work, the others hand out its columns.
+"""
+
+import threading
+from typing import Any, ClassVar
+
+import pandas as pd
+import pyarrow as pa
+from pandas.core.arrays.arrow import ArrowExtensionArray
+from pyflink.table.udf import ScalarFunction, udf
+
+from clickstream.batch import Arrived, origin
+from clickstream.schema import OUTCOME, flink_type
+from clickstream.settings import Settings
+from enrichment.process import Process
+from flink_app.wiring import process
+
+ARGUMENTS = "payload, arrival_timestamp, shard_id, sequence_number"
+
+
+class Column(ScalarFunction):
+    """One column of the outcome."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._settings = settings
+
+    def open(self, function_context: Any) -> None:
+        self._worker = _Worker.of(self._settings)
+
+    def eval(self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series) -> pd.Series:
+        return _as_series(self._worker.outcome(payload, arrival, shard, sequence)[self._name])
+
+    def is_deterministic(self) -> bool:
+        return False  # it talks to Redis: the planner may not compute it at planning time, or twice
+
+
+def columns(settings: Settings) -> dict[str, Any]:
+    """Return the functions by the name of their column, in the order of `schema.OUTCOME`."""
+    return {
+        column.name: udf(Column(column.name, settings), result_type=flink_type(column.type), func_type="pandas")
+        for column in OUTCOME
+    }
+
+
+class _Worker:
+    """What the functions of one Python process share: caches and connections, and by thread the batch at hand."""
+
+    _lock = threading.Lock()
+    _workers: ClassVar[dict[Settings, "_Worker"]] = {}
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._at_hand = threading.local()
+
+    @classmethod
+    def of(cls, settings: Settings) -> "_Worker":
+        with cls._lock:
+            if settings not in cls._workers:
+                cls._workers[settings] = cls(process(settings))
+            return cls._workers[settings]
+
+    def outcome(
+        self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series
+    ) -> dict[str, pa.Array]:
+        """Process a batch once, however many columns are asked of it: the same Series object is the same batch."""
+        if getattr(self._at_hand, "payload", None) is not payload:
+            arrived = Arrived(payload.tolist(), origin(pa.array(arrival), shard.tolist(), sequence.tolist()))
+            self._at_hand.outcome = self._process(arrived)
+            self._at_hand.payload = payload
+        return self._at_hand.outcome
+
+
+class _Whole(ArrowExtensionArray):
+    """An Arrow array that pandas carries and pyarrow takes back as it is."""
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:  # noqa: A002  # pyarrow's name
+        return self._pa_array.chunk(0)
+
+
+def _as_series(column: pa.Array) -> pd.Series:
+    """Hand an Arrow array through PyFlink's pandas, which turns it back into Arrow: no value is touched on the way."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us"))  # PyFlink's Arrow type has no zone; UTC is the session's
+    series = pd.Series(_Whole(pa.chunked_array([column])))
+    # PyFlink passes series.isnull() on as a mask, which pyarrow refuses beside an array that is Arrow already.
+    object.__setattr__(series, "isnull", lambda: None)
+    return series

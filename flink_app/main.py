@@ -1,0 +1,82 @@
+"""The job: what Managed Flink and a laptop both run.
+
+records ─▶ decode, place and name, last access ─┬─▶ enriched
+(Kinesis)      (one Python function)            ├─▶ rejected
+├─▶ raw
+└─▶ offers (Kinesis)
+"""
+
+import logging
+import sys
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StreamTableEnvironment, Table, TableResult
+
+from clickstream.errors import ClickstreamError
+from clickstream.schema import OUTCOME
+from clickstream.settings import Settings, read_settings, settings_file
+from flink_app import function, tables
+
+
+def submit(settings: Settings, environment: StreamExecutionEnvironment) -> TableResult:
+    """Plan the job and start it."""
+    table_environment = StreamTableEnvironment.create(environment)
+    return plan(settings, table_environment).execute()
+
+
+def plan(settings: Settings, table_environment: StreamTableEnvironment):
+    """Draw the arrows from the records to the sinks."""
+    config = table_environment.get_config()
+    config.set("pipeline.name", "clickstream")
+    config.set("table.local-time-zone", "UTC")
+    config.set("pipeline.object-reuse", "true")
+    config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
+    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size))
+    config.set("python.fn-execution.bundle.time", str(settings.job.bundle_millis))
+
+    table_environment.execute_sql(tables.source(settings))
+    _outcomes(settings, table_environment)
+    statements = table_environment.create_statement_set()
+    for name in tables.LAKE_TABLES:
+        if name != "raw" or settings.lake.raw:
+            table_environment.execute_sql(tables.lake(name, settings))
+            statements.add_insert_sql(tables.insert_lake(name))
+    if settings.offers.enabled:
+        table_environment.execute_sql(tables.offers(settings))
+        statements.add_insert_sql(tables.insert_offers())
+    return statements
+
+
+def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
+    """Create the view of what became of each record, computed by one Python stage whatever reads it."""
+    for name, column in function.columns(settings).items():
+        table_environment.create_temporary_function(f"outcome_{name}", column)
+    values = ", ".join(f"outcome_{c.name}({function.ARGUMENTS}) AS `{c.name}`" for c in OUTCOME)
+    _fence("outcomes", table_environment.sql_query(f"SELECT {values} FROM records"), table_environment)
+
+
+def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -> None:
+    """Create a view that the planner does not look behind.
+
+    It would otherwise push each sink's columns down into a Python stage of its own. A stream of the planner's own
+    RowData and back costs nothing: neither way converts a row.
+    """
+    row_data = get_gateway().jvm.java.lang.Class.forName("org.apache.flink.table.data.RowData")
+    rows = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
+    stream = table_environment._j_tenv.toDataStream(table._j_table, rows)
+    table_environment._j_tenv.createTemporaryView(name, stream)
+
+
+def main() -> None:
+    """Run the job as Managed Flink does: with the settings that it has put down."""
+    logging.basicConfig(level=logging.INFO)
+    try:
+        settings = read_settings(settings_file())
+    except ClickstreamError as error:
+        sys.exit(str(error))
+    submit(settings, StreamExecutionEnvironment.get_execution_environment())
+
+
+if __name__ == "__main__":
+    main()

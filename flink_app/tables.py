@@ -1,0 +1,101 @@
+"""The job's tables in Flink SQL, all columns derived from the schema."""
+
+import pyarrow as pa
+
+from clickstream import offer
+from clickstream.schema import ENRICHED, ORIGIN, OUTCOME, PARTITION, RAW, REJECTED, flink_columns, flink_type
+from clickstream.settings import Settings
+
+LAKE_TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "raw": RAW}
+
+_METADATA = {"arrival_timestamp": "timestamp", "shard_id": "shard-id", "sequence_number": "sequence-number"}
+
+
+def source(settings: Settings) -> str:
+    """Write the table of records: a Kinesis stream's, untouched and with their origin, or a folder's to replay."""
+    if settings.source.replay:
+        options = {"connector": "filesystem", "path": settings.source.replay, **_PARQUET}
+        return _create("records", flink_columns(RAW), options)
+    origin = ",\n  ".join(
+        f"`{column.name}` {_KINESIS_TYPES[column.type]} NOT NULL METADATA FROM '{_METADATA[column.name]}' VIRTUAL"
+        for column in ORIGIN
+    )
+    options = {
+        **_kinesis(settings.source.stream, settings),
+        "scan.stream.initpos": settings.source.start,
+        "scan.shard.getrecords.maxrecordcount": "10000",
+        "format": "raw",
+    }
+    return _create("records", f"`payload` BYTES,\n  {origin}", options)
+
+
+def lake(name: str, settings: Settings) -> str:
+    """Write a table of the lake: Snappy Parquet in folders of the arrival hour, files committed with checkpoints."""
+    columns = flink_columns(pa.schema([*LAKE_TABLES[name], *PARTITION]))
+    options = {
+        "connector": "filesystem",
+        "path": f"{settings.lake.root.rstrip('/')}/{name}",
+        "parquet.compression": "SNAPPY",
+        **_PARQUET,
+    }
+    return _create(name, columns, options, [column.name for column in PARTITION])
+
+
+def offers(settings: Settings) -> str:
+    """Write the offers stream, partitioned by user."""
+    options = {
+        **_kinesis(settings.offers.stream, settings),
+        "sink.flush-buffer.timeout": "100",  # ms; an offer is worth most while the user is still there
+        "format": "json",
+    }
+    if settings.source.endpoint:
+        options["sink.http-client.protocol.version"] = "HTTP1_1"  # stand-ins do not speak HTTP/2
+    columns = ",\n  ".join(f"`{name}` {_offer_type(name)}" for name in offer.FIELDS)
+    return _create("offers", columns, options, ["user_id"])
+
+
+def insert_lake(name: str) -> str:
+    """Write what fills a table of the lake from the outcomes."""
+    columns = ", ".join(f"`{column.name}`" for column in [*LAKE_TABLES[name], *PARTITION])
+    rows = {"enriched": " WHERE reason IS NULL", "rejected": " WHERE reason IS NOT NULL", "raw": ""}
+    return f"INSERT INTO `{name}` SELECT {columns} FROM outcomes{rows[name]}"
+
+
+def insert_offers() -> str:
+    """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
+    columns = {
+        "timestamp": "DATE_FORMAT(`timestamp`, 'yyyy-MM-dd HH:mm:ss.SSSSSS')",
+        **{column.name: f"`additional_data`.`{column.name}`" for column in ENRICHED.field("additional_data").type},
+    }
+    values = ", ".join(columns.get(name, f"`{name}`") for name in offer.FIELDS)
+    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_id IS NOT NULL"
+
+
+_KINESIS_TYPES = {pa.string(): "VARCHAR(128)", OUTCOME.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}
+_PARQUET = {
+    "format": "parquet",
+    # Flink's own default is INT96 in the JVM's zone.
+    "parquet.write.int64.timestamp": "true",
+    "parquet.timestamp.time.unit": "micros",
+    "parquet.utc-timezone": "true",
+}
+
+
+def _kinesis(stream: str, settings: Settings) -> dict[str, str]:
+    options = {"connector": "kinesis", "stream": stream, "aws.region": settings.source.region}
+    if settings.source.endpoint:
+        options["aws.endpoint"] = settings.source.endpoint
+    return options
+
+
+def _offer_type(name: str) -> str:
+    if name == "timestamp":
+        return "STRING"
+    nested = ENRICHED.field("additional_data").type
+    return flink_type(nested.field(name).type if nested.get_field_index(name) >= 0 else OUTCOME.field(name).type)
+
+
+def _create(name: str, columns: str, options: dict[str, str], partitioned_by: list[str] | None = None) -> str:
+    quoted = ",\n  ".join(f"'{key}' = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items())
+    partitions = f" PARTITIONED BY ({', '.join(f'`{column}`' for column in partitioned_by)})" if partitioned_by else ""
+    return f"CREATE TEMPORARY TABLE `{name}` (\n  {columns}\n){partitions} WITH (\n  {quoted}\n)"

@@ -1,0 +1,176 @@
+"""A batch of records becomes the columns of what became of each."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickstream.batch import Arrived
+from clickstream.place import Place
+from clickstream.schema import ENRICHED, OUTCOME, PARTITION, REJECTED
+from connectors.testing import InMemoryGeo, InMemoryShared
+from enrichment.answers import Background, LayeredAnswers
+from enrichment.memory import Memory
+from enrichment.process import Process
+from enrichment.steps import enrichment
+from tests import oracle
+from tests.events import ARRIVAL, arrived, payload
+
+CHINA = Place("CN", "Shanxi", "Taiyuan")
+PLACES = {"111.33.64.227": CHINA, "8.8.8.8": Place("US"), "2001:4860::1": Place("US", "California")}
+RECORDS = {
+    "111.33.64.227": {
+        "country": {"iso_code": "CN"},
+        "subdivisions": [{"names": {"en": "Shanxi"}}],
+        "city": {"names": {"en": "Taiyuan"}},
+    },
+    "8.8.8.8": {"country": {"iso_code": "US"}},
+    "2001:4860::1": {"country": {"iso_code": "US"}, "subdivisions": [{"names": {"en": "California"}}]},
+}
+NAMES = {"35": "Ada Lovelace", "7": "Ōe Kenzaburō"}
+
+
+def process(shared: InMemoryShared | None = None, geo: InMemoryGeo | None = None, *, archive: bool = True) -> Process:
+    shared = shared if shared is not None else InMemoryShared(NAMES)
+    answers = LayeredAnswers(Memory(1000), Memory(1000), shared, geo or InMemoryGeo(PLACES), Background())
+    return Process(enrichment(answers, shared), archive=archive)
+
+
+def rows(records: Arrived, run: Process | None = None) -> list[dict[str, object]]:
+    columns = (run or process())(records)
+    assert list(columns) == OUTCOME.names
+    assert [column.type for column in columns.values()] == OUTCOME.types
+    return [
+        dict(zip(columns, row, strict=True)) for row in zip(*(c.to_pylist() for c in columns.values()), strict=True)
+    ]
+
+
+def test_a_batch_keeps_its_order_and_turns_every_record_into_exactly_one_thing() -> None:
+    out = rows(arrived([payload(), b"{", payload(user_id="7"), b""]))
+
+    assert [row["reason"] for row in out] == [None, "malformed_json", None, "empty"]
+    assert [row["user_id"] for row in out] == ["35", None, "7", None]
+    assert [row["sequence_number"] for row in out] == ["1", "2", "3", "4"]
+
+
+def test_an_event_is_placed_and_named() -> None:
+    (row,) = rows(arrived([payload()]))
+
+    assert (row["country"], row["region"], row["city"], row["geo_status"]) == ("CN", "Shanxi", "Taiyuan", "found")
+    assert (row["name"], row["name_status"]) == ("Ada Lovelace", "found")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "::1", "224.0.0.1", "::ffff:10.0.0.1", "192.0.2.1"])
+def test_an_address_that_is_not_public_is_unknown_and_nobody_is_asked(address: str) -> None:
+    geo = InMemoryGeo(PLACES)
+
+    (row,) = rows(arrived([payload(user_ip=address)]), process(geo=geo))
+
+    assert (row["country"], row["geo_status"]) == (None, "unknown")
+    assert geo.calls == []
+
+
+def test_an_ipv4_address_written_as_ipv6_is_the_ipv4_address() -> None:
+    (row,) = rows(arrived([payload(user_ip="::ffff:8.8.8.8")]))
+
+    assert (row["country"], row["user_ip"]) == ("US", "::ffff:8.8.8.8")
+
+
+def test_the_payload_of_events_is_there_only_for_the_archive() -> None:
+    records = arrived([payload(), b"{"])
+
+    assert [row["payload"] for row in rows(records)] == [payload(), b"{"]
+    assert [row["payload"] for row in rows(records, process(archive=False))] == [None, b"{"]
+
+
+@pytest.mark.parametrize(
+    ("name", "viewed", "is_offer"),
+    [("ViewContent", 60.1, True), ("ViewContent", 60, False), ("ViewContent", 100, True), ("Purchase", 99, False)],
+)
+def test_an_offer_is_earned_by_viewing_more_than_sixty_percent(name: str, viewed: float, is_offer: bool) -> None:
+    (row,) = rows(arrived([payload(event_name=name, percent_viewed=viewed)]))
+
+    assert (row["offer_id"] is not None) == is_offer
+
+
+def test_the_partition_is_the_hour_of_arrival_in_utc_whatever_the_client_says() -> None:
+    arrival = datetime(2021, 1, 2, 3, 59, 59, 999000, UTC)
+
+    (row,) = rows(arrived([payload(timestamp="3000-01-01 00:00:00")], arrival))
+
+    assert (row["year"], row["month"], row["day"], row["hour"]) == ("2021", "01", "02", "03")
+
+
+def test_a_batch_of_nothing_but_rejected_records_asks_nobody() -> None:
+    shared = InMemoryShared()
+
+    rows(arrived([b"{", b""]), process(shared))
+
+    assert shared.trips == 0
+
+
+def test_last_access_is_the_newest_in_whatever_order_events_come() -> None:
+    late, early = payload(timestamp="2021-07-12 12:00:02"), payload(timestamp="2021-07-12 12:00:01", user_ip="8.8.8.8")
+    for order in ([late, early], [early, late]):
+        shared = InMemoryShared(NAMES)
+
+        rows(arrived(order), process(shared))
+
+        assert shared.user("35")["last_access"] == "2021-07-12 12:00:02.000000"
+        assert shared.user("35")["location"] == "Taiyuan, Shanxi, CN"
+
+
+def test_a_client_in_the_year_3000_does_not_freeze_its_last_access() -> None:
+    shared = InMemoryShared(NAMES)
+
+    rows(arrived([payload(timestamp="3000-01-01 00:00:00")]), process(shared))
+
+    assert shared.user("35")["last_access"] == oracle.spelled_moment(ARRIVAL + timedelta(minutes=5))
+
+
+def test_while_redis_is_down_events_go_on_unnamed_and_an_mmdb_still_places_them() -> None:
+    shared = InMemoryShared(NAMES)
+    shared.down = True
+
+    (row,) = rows(arrived([payload()]), process(shared))
+
+    assert (row["name_status"], row["geo_status"], row["city"]) == ("unavailable", "found", "Taiyuan")
+
+
+mostly_events = st.one_of(
+    st.builds(
+        payload,
+        user_id=st.sampled_from(["35", "7", "nobody"]),
+        user_ip=st.sampled_from([*PLACES, "10.0.0.1", "9.9.9.9", "::ffff:8.8.8.8", "2001:4860:0:0::1"]),
+        event_name=st.sampled_from(["Search", "ViewContent", "Purchase", "Sleep"]),
+        percent_viewed=st.sampled_from([0, 60, 60.5, 99.9, 101]),
+        timestamp=st.datetimes(max_value=datetime(9999, 1, 1)).map(lambda m: m.isoformat(" ")),
+    ),
+    st.binary(max_size=5),
+)
+
+
+@given(st.lists(st.lists(mostly_events, max_size=8), min_size=1, max_size=3))
+def test_whatever_comes_in_comes_out_as_the_oracle_says(batches: list[list[bytes]]) -> None:
+    shared = InMemoryShared(NAMES)
+    run = process(shared)
+    out, records = [], []
+    for number, batch in enumerate(batches):
+        batch_arrived = arrived(batch, shard=f"shard-{number}")
+        out += rows(batch_arrived, run)
+        records += [
+            oracle.Arrived(payload, ARRIVAL, f"shard-{number}", str(place))
+            for place, payload in enumerate(batch, start=1)
+        ]
+
+    expected = oracle.expected(records, RECORDS.get, NAMES)
+    enriched = [{k: v for k, v in row.items() if k in expected_columns("enriched")} for row in out if not row["reason"]]
+    rejected = [{k: v for k, v in row.items() if k in expected_columns("rejected")} for row in out if row["reason"]]
+    users = {u: (k["last_access"], k["location"]) for u, k in shared.users.items() if "last_access" in k}
+    assert oracle.differences(expected, enriched, rejected, expected.offers, users) == []
+    assert [row["offer_id"] for row in out if row["offer_id"]] == [offer["offer_id"] for offer in expected.offers]
+
+
+def expected_columns(table: str) -> set[str]:
+    return {*(ENRICHED if table == "enriched" else REJECTED).names, *(column.name for column in PARTITION)}
