@@ -179,7 +179,8 @@ def offers(
     with _ending_well(consumer, interrupted=0 if follow else 130):
         if columns:
             typer.echo(COLUMNS)
-        with closing(read(client, stream, start, follow=follow, checkpoint=kept, seek=_is_aws(endpoint))) as records:
+        seek = _is_aws(client.meta.endpoint_url)
+        with closing(read(client, stream, start, follow=follow, checkpoint=kept, seek=seek)) as records:
             for record in records:
                 consumer.take(record)
                 if consumer.offers == limit:
@@ -245,5 +246,5 @@ def kinesis_client(endpoint: str | None, region: str | None) -> Any:
         ) from error
 
 
-def _is_aws(endpoint: str | None) -> bool:
-    return endpoint is None or ".amazonaws.com" in endpoint
+def _is_aws(endpoint: str) -> bool:
+    return ".amazonaws.com" in endpoint

@@ -117,8 +117,6 @@ class IpInfo:
         deadline = self.clock() + self.patience
         found: dict[str, Place | None] = {}
         for question in self._questions(list(dict.fromkeys(addresses))):
-            if self.clock() >= deadline:
-                break
             try:
                 found |= self._answers(question, deadline)
             except ClickstreamError:

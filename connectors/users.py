@@ -165,7 +165,9 @@ class Users:
 
     def _explained(self, what: str, error: DBAPIError) -> ClickstreamError:
         cause = error.orig
-        code = cause.sqlite_errorname if isinstance(cause, sqlite3.Error) else cause.args[0] if cause else 0
+        code = cause.args[0] if cause else 0
+        if isinstance(cause, sqlite3.Error):
+            code = "_".join(cause.sqlite_errorname.split("_")[:2])  # SQLITE_BUSY of SQLITE_BUSY_SNAPSHOT
         tells_no_data = isinstance(error, (OperationalError, ProgrammingError))
         answer = str(cause) if tells_no_data else f"error {code}"
         trouble = f"{what} in {self.location} failed: {answer}. Next: "

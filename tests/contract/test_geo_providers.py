@@ -580,6 +580,12 @@ def test_the_token_travels_in_a_header_and_nowhere_else(api: Api) -> None:
     assert TOKEN not in str(asked)
 
 
+def test_no_packed_answer_is_asked_for(api: Api) -> None:
+    ipinfo(api.url).find([FULL])
+
+    assert api.asked[0].headers["Accept-Encoding"] == "identity"
+
+
 def test_without_a_token_addresses_are_looked_up_one_by_one(api: Api) -> None:
     ipinfo(api.url, token=None).find([FULL, OVER_IPV6])
 
@@ -865,12 +871,10 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 def test_a_request_that_was_taken_and_not_answered_is_not_paid_for_twice(api: Api) -> None:
     api.always = stays_silent
-    began = time.monotonic()
 
     with pytest.raises(Unavailable, match=r"did not answer within 0.1 s at attempt 1"):
         ipinfo(api.url, read_timeout=0.1).find([FULL])
 
-    assert time.monotonic() - began < 0.4
     assert len(api.asked) == 1
 
 
@@ -881,7 +885,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_when_patience_ends(api: A
     with pytest.raises(Unavailable, match=r"did not end its answer within 0.3 s"):
         ipinfo(api.url, patience=0.3).find([FULL])
 
-    assert 0.2 < time.monotonic() - began < 1.0
+    assert 0.2 < time.monotonic() - began < 1.8  # seconds; all of it takes 2
     assert len(api.asked) == 1
 
 

@@ -355,8 +355,9 @@ def test_a_locked_sqlite_file_is_unavailable(tmp_path: Path) -> None:
 def test_a_sqlite_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "not.db").write_bytes(b"this is something else " * 100)
 
-    with pytest.raises(Refused, match="Next: create the folder"):
-        Users(f"sqlite:///{tmp_path / 'no' / 'folder.db'}").create()
+    for nowhere in (tmp_path / "no" / "folder.db", tmp_path):
+        with pytest.raises(Refused, match="Next: create the folder"):
+            Users(f"sqlite:///{nowhere}").create()
     with pytest.raises(Refused, match=r"NOTADB.*Next: correct the path"):
         Users(f"sqlite:///{tmp_path / 'not.db'}").create()
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.offers import COLUMNS, Consumer, Offer, Seen, _is_aws, _start, as_columns, as_json, read_offer
+from clickstream.offer import FIELDS
 from connectors.kinesis_reader import Record
 from connectors.positions import AtTimestamp, Latest, TrimHorizon
 
@@ -41,6 +42,10 @@ def test_an_offer_is_read_with_its_types() -> None:
     found = read_offer(offer())
 
     assert found == Offer(**OFFER | {"timestamp": datetime(2021, 7, 12, 12, 1, 58, 732726), "percent_viewed": 87.0})
+
+
+def test_an_offer_has_the_fields_that_the_job_sends() -> None:
+    assert set(Offer.__struct_fields__) == set(FIELDS)
 
 
 @pytest.mark.parametrize("name", OFFER)
@@ -140,7 +145,7 @@ def test_any_other_since_is_a_mistake(since: str) -> None:
 
 
 def test_aws_is_told_from_a_stand_in() -> None:
-    assert _is_aws(None)
+    assert _is_aws("https://kinesis.eu-central-1.amazonaws.com")
     assert _is_aws("https://vpce-1.kinesis.eu-central-1.vpce.amazonaws.com")
     assert _is_aws("https://kinesis.cn-north-1.amazonaws.com.cn")
     assert not _is_aws("http://127.0.0.1:4567")
