@@ -38,6 +38,12 @@ class JobProcess:
         self._state = -1
 
     @property
+    def pid(self) -> int:
+        """The process id, which is its session's too: the JVM and the Python workers are in it."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> Path:
         """What Flink and the Python workers printed."""
         return self._folder / "job.log"

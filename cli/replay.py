@@ -72,9 +72,10 @@ class Replay:
                     f"{records:,} records were read and {tally.processed:,} came out: the lake is left as it was."
                     f" The job's log is {job.log}"
                 )
+            facts = tally.facts()
             screen.step("replacing what these records came to before")
             dropped = replace(lake, staging, tally, run)
-        facts = {**tally.facts(), "replaced": dropped, "seconds": round(time.monotonic() - began, 1)}
+        facts |= {"replaced": dropped, "seconds": round(time.monotonic() - began, 1)}
         rows = [
             ["replayed", records],
             ["= enriched", facts["enriched"]],

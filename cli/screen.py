@@ -1,5 +1,6 @@
 """What a command shows: progress while it works, then tables. Plain lines where there is no terminal."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from rich.text import Text
 PLAIN_SECONDS: Final = 5.0
 """How often a line of progress is printed where it cannot be overwritten."""
 
-out = Console(highlight=False, soft_wrap=True)
+PLAIN_COLUMNS: Final = 160
+"""How wide tables may be where there is no terminal to fit into."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,5 @@
 """When an event earns its user an offer."""
 
-from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
@@ -27,8 +26,3 @@ def offer_id(event: Event) -> str | None:
     if event.event_name != "ViewContent" or event.additional_data.percent_viewed <= HIGH_INTENT_PERCENT:
         return None
     return sha256(f"offer:{event.click_id}".encode()).hexdigest()[:32]
-
-
-def write_timestamp(moment: datetime) -> str:
-    """Write a UTC timestamp as `YYYY-MM-DD HH:MM:SS.ffffff`: of fixed width, so that text sorts as time does."""
-    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")

@@ -22,41 +22,46 @@ from enrichment.steps import Access
 
 T = TypeVar("T")
 
+# What a script is to do comes as one MessagePack argument: packing ten thousand keys and arguments one by one costs
+# redis-py more than Redis needs for all of the work.
 _READ: Final = """
--- KEYS: ip:<address>…, user:<id>…. ARGV: how many are addresses, for how long to take one on (ms; 0: never).
-local count, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
-local answers = {}
-for i = 1, count do
-  answers[i] = redis.call('GET', KEYS[i])
-  if not answers[i] and lease > 0 and redis.call('SET', 'asking:' .. KEYS[i], 1, 'NX', 'PX', lease) then
-    answers[i] = 'mine'
+-- ARGV: addresses, users, for how long to take an address on (ms; 0: never).
+local addresses, users, lease = unpack(cmsgpack.unpack(ARGV[1]))
+local places, names = {}, {}
+for i, address in ipairs(addresses) do
+  local key = 'ip:' .. address
+  places[i] = redis.call('GET', key)
+  if not places[i] and lease > 0 and redis.call('SET', 'asking:' .. key, 1, 'NX', 'PX', lease) then
+    places[i] = 'mine'
   end
 end
-for i = count + 1, #KEYS do
-  answers[i] = redis.call('HGET', KEYS[i], 'name')
+for i, user in ipairs(users) do
+  names[i] = redis.call('HGET', 'user:' .. user, 'name')
 end
-return answers
+return {places, names}
 """
 _WRITE: Final = """
--- KEYS: ip:<address>…. ARGV: for each its JSON and its time to live (ms).
-for i, key in ipairs(KEYS) do
-  redis.call('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i])
-  redis.call('DEL', 'asking:' .. key)
+-- ARGV: for each address its key, its JSON and its time to live (ms).
+for _, place in ipairs(cmsgpack.unpack(ARGV[1])) do
+  redis.call('SET', 'ip:' .. place[1], place[2], 'PX', place[3])
+  redis.call('DEL', 'asking:ip:' .. place[1])
 end
 """
 _KEEP_NEWEST: Final = """
--- KEYS: user:<id>…. ARGV: for each the moment, the sequence number, and the location or nothing.
-for i, key in ipairs(KEYS) do
-  local moment, sequence, location = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+-- ARGV: for each access the user, the moment, the sequence number, and the location or nothing.
+for _, access in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local key, moment, sequence, location = 'user:' .. access[1], access[2], access[3], access[4]
   local kept = redis.call('HMGET', key, 'last_access', 'last_sequence')
   local newer = not kept[1] or moment > kept[1]
   if moment == kept[1] then
-    local other = kept[2] or ''
+    sequence = sequence:gsub('^0+', '')
+    local other = (kept[2] or ''):gsub('^0+', '')
     newer = #sequence > #other or (#sequence == #other and sequence > other)
   end
-  if newer then
+  if newer and location then
+    redis.call('HSET', key, 'last_access', moment, 'last_sequence', sequence, 'location', location)
+  elseif newer then
     redis.call('HSET', key, 'last_access', moment, 'last_sequence', sequence)
-    if location ~= '' then redis.call('HSET', key, 'location', location) end
   end
 end
 """
@@ -65,7 +70,7 @@ _NAMES_A_TRIP: Final = 1000
 
 
 class _Script(Protocol):
-    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+    def __call__(self, *, args: Sequence[bytes]) -> Any: ...
 
 
 class RedisDoor:
@@ -110,38 +115,29 @@ class RedisDoor:
             pass
 
     def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
-        addresses, user_ids = list(addresses), list(user_ids)
-        keys = [*(f"ip:{address}" for address in addresses), *(f"user:{user_id}" for user_id in user_ids)]
-        arguments = [len(addresses), self._lease_ms if take_on else 0]
-        answers = self._call(lambda: self._read(keys, arguments))
-        located = dict(zip(addresses, answers, strict=False))
-        named = dict(zip(user_ids, answers[len(addresses) :], strict=True))
+        wanted = (list(addresses), list(user_ids), self._lease_ms if take_on else 0)
+        places, names = self._run(self._read, wanted)
+        located = dict(zip(addresses, places, strict=True))
         return Shared(
             places={
                 address: place
                 for address, text in located.items()
                 if text and text != b"mine" and (place := _read_place(text)) is not _UNREADABLE
             },
-            names={user_id: name.decode(errors="replace") for user_id, name in named.items() if name},
+            names={user: name.decode(errors="replace") for user, name in zip(user_ids, names, strict=True) if name},
             mine={address for address, text in located.items() if text == b"mine"},
         )
 
     def write(self, places: Mapping[str, Place | None]) -> None:
-        keys = [f"ip:{address}" for address in places]
-        arguments: list[Any] = []
-        for place in places.values():
-            arguments += (msgspec.json.encode(place), self._unknown_ms if place is None else self._place_ms)
-        self._call(lambda: self._write(keys, arguments))
+        lives = {True: self._unknown_ms, False: self._place_ms}
+        encode = msgspec.json.encode
+        self._run(self._write, [(key, encode(place).decode(), lives[place is None]) for key, place in places.items()])
 
     def let_go(self, addresses: Collection[str]) -> None:
         self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in addresses)))
 
     def keep_newest(self, accesses: Sequence[Access]) -> None:
-        keys = [f"user:{access.user_id}" for access in accesses]
-        arguments: list[str] = []
-        for access in accesses:
-            arguments += (access.moment, access.sequence_number.lstrip("0"), access.location or "")
-        self._call(lambda: self._keep_newest(keys, arguments))
+        self._run(self._keep_newest, accesses)
 
     def user(self, user_id: str) -> dict[str, str]:
         """Return what is known of a user: name, last_access, location."""
@@ -161,6 +157,9 @@ class RedisDoor:
 
     def close(self) -> None:
         self._client.close()
+
+    def _run(self, script: _Script, what: object) -> Any:
+        return self._call(lambda: script(args=[msgspec.msgpack.encode(what)]))
 
     def _call(self, ask: Callable[[], T]) -> T:
         def or_unavailable() -> T:

@@ -260,13 +260,13 @@ class InMemoryShared:
 
     def keep_newest(self, accesses: Sequence[Access]) -> None:
         self._trip()
-        for access in accesses:
-            user = self.users.setdefault(access.user_id, {})
+        for user_id, moment, sequence_number, location in accesses:
+            user = self.users.setdefault(user_id, {})
             kept = (user.get("last_access", ""), int(user.get("last_sequence", "0")))
-            if (access.moment, int(access.sequence_number)) > kept:
-                user |= {"last_access": access.moment, "last_sequence": access.sequence_number}
-                if access.location:
-                    user["location"] = access.location
+            if (moment, int(sequence_number)) > kept:
+                user |= {"last_access": moment, "last_sequence": sequence_number}
+                if location is not None:
+                    user["location"] = location
 
     def user(self, user_id: str) -> dict[str, str]:
         """Return what is known of a user."""

@@ -18,7 +18,7 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 LOCK: Final = PROJECT / "deploy" / "requirements.lock"
 OURS: Final = ("clickstream", "enrichment", "connectors", "flink_app")
 _PLATFORM: Final = ("--python-platform", "x86_64-manylinux2014", "--python-version", "3.11", "--only-binary", ":all:")
-_NOT_NEEDED: Final = shutil.ignore_patterns("__pycache__", "target", "pom.xml", "local.py", "bin", "*.pyi", ".lock")
+_ONLY_LOCAL: Final = Path("flink_app", "local.py")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -29,10 +29,9 @@ def build(to: Path, jar: Path, geo_database: Path | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "zip"
         dep = root / "dep"
-        _install(Path(temporary) / "wheels")
-        shutil.copytree(Path(temporary) / "wheels", dep, ignore=_NOT_NEEDED)
+        _install(dep)
         for package in OURS:
-            shutil.copytree(PROJECT / package, dep / package, ignore=_NOT_NEEDED)
+            _copy(package, dep)
         if geo_database is not None:
             (dep / "geo").mkdir()
             shutil.copyfile(geo_database, dep / "geo" / geo_database.name)
@@ -50,6 +49,17 @@ def _install(target: Path) -> None:
     )
     if done.returncode != 0:
         raise Refused(f"the packages of {LOCK.name} cannot be had:\n{done.stderr.strip()}\nNext: try again")
+    shutil.rmtree(target / "bin", ignore_errors=True)  # commands, which name this machine's Python
+    (target / ".lock").unlink(missing_ok=True)  # uv's
+
+
+def _copy(package: str, dep: Path) -> None:
+    """Copy a package's modules; whatever else lies about in a checkout stays there."""
+    for module in sorted((PROJECT / package).rglob("*.py")):
+        place = module.relative_to(PROJECT)
+        if place != _ONLY_LOCAL:
+            (dep / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(module, dep / place)
 
 
 def _zip(root: Path, to: Path) -> None:

@@ -3,15 +3,14 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from clickstream.batch import Batch
+from clickstream.batch import Batch, objects
 from clickstream.errors import Unavailable
-from clickstream.offer import write_timestamp
 from clickstream.place import Status
 from enrichment.answers import Answers
 
@@ -68,13 +67,9 @@ def _location(status: Status, place: object) -> str | None:
     return "unknown" if status is Status.UNKNOWN else None
 
 
-class Access(NamedTuple):
-    """When a user was last seen, and where: `location` None leaves the one that is there."""
-
-    user_id: str
-    moment: str  # as `write_timestamp` writes it
-    sequence_number: str
-    location: str | None
+Access = tuple[str, str, str, str | None]
+"""A user id, when the user was last seen (`YYYY-MM-DD HH:MM:SS.ffffff` in UTC, text that sorts as time does), the
+sequence number of that event, and where it was; None leaves the place that is known already."""
 
 
 class Accesses(Protocol):
@@ -94,10 +89,11 @@ class KeepLastAccess:
     accesses: Accesses
 
     def __call__(self, batch: Batch) -> Batch:
+        if not batch.events:
+            return batch
         newest = _newest(batch)
         try:
-            if newest:
-                self.accesses.keep_newest(newest)
+            self.accesses.keep_newest(newest)
         except Unavailable as down:
             log.warning("the last access of %d users is not kept: %s", len(newest), down)
         return batch
@@ -107,28 +103,31 @@ def _newest(batch: Batch) -> list[Access]:
     """Find each user's newest access in the batch."""
     lead = MAX_CLOCK_LEAD // timedelta(microseconds=1)
     latest = np.asarray(batch.origin["arrival_timestamp"].cast(pa.int64())) + lead
-    moments = np.minimum(np.asarray(batch.columns["timestamp"].cast(pa.int64())), latest).tolist()
-    sequence_numbers = batch.origin["sequence_number"].to_pylist()
+    moments = np.minimum(np.asarray(batch.columns["timestamp"].cast(pa.int64())), latest)
+    user_ids, row_of_user = batch.distinct("user_id")
+    users = np.asarray(row_of_user)
+    order = np.lexsort((moments, users))  # by user, then by moment
+    is_last = np.append(users[order][1:] != users[order][:-1], True)
+    rows = order[is_last]
+    tied = np.flatnonzero(~is_last[:-1] & is_last[1:] & (moments[order][1:] == moments[order][:-1]))
+    sequence_numbers = batch.origin["sequence_number"]
+    for place in tied:  # few users do two things in one microsecond
+        rivals = order[(users[order] == users[order[place]]) & (moments[order] == moments[order[place]])]
+        winner = max(rivals.tolist(), key=lambda row: int(sequence_numbers[row].as_py()))
+        rows[users[rows] == users[winner]] = winner
+    return list(
+        zip(
+            map(user_ids.__getitem__, users[rows].tolist()),
+            _written(moments[rows]),
+            objects(sequence_numbers.take(pa.array(rows))),
+            objects(batch.columns["location"].take(pa.array(rows))),
+            strict=True,
+        )
+    )
 
-    def newer(row: int, rival: int) -> bool:
-        if moments[row] != moments[rival]:
-            return bool(moments[row] > moments[rival])
-        return int(sequence_numbers[row]) > int(sequence_numbers[rival])
 
-    best: dict[str, int] = {}
-    for row, event in enumerate(batch.events):
-        rival = best.get(event.user_id)
-        if rival is None or newer(row, rival):
-            best[event.user_id] = row
-    locations = batch.columns["location"]
-    return [
-        Access(user_id, _write(moments[row]), sequence_numbers[row], locations[row].as_py())
-        for user_id, row in best.items()
-    ]
-
-
-def _write(micros: int) -> str:
-    return write_timestamp(_EPOCH + timedelta(microseconds=micros))
-
-
-_EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without a zone
+def _written(micros: "np.ndarray[Any, np.dtype[np.int64]]") -> list[str]:
+    """Write timestamps of the years 1 to 9999, all at once."""
+    text = np.datetime_as_string(micros.astype("datetime64[us]")).astype("S26")
+    text.view("u1").reshape(-1, 26)[:, 10] = ord(" ")
+    return [moment.decode() for moment in text.tolist()]

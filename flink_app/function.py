@@ -29,11 +29,10 @@ class Column(ScalarFunction):
         self._name = name
         self._settings = settings
 
-    def open(self, function_context: Any) -> None:
-        self._worker = _Worker.of(self._settings)
-
     def eval(self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series) -> pd.Series:
-        return _as_series(self._worker.outcome(payload, arrival, shard, sequence)[self._name])
+        # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
+        worker = _Worker.of(self._settings)
+        return _as_series(worker.outcome(payload, arrival, shard, sequence)[self._name])
 
     def is_deterministic(self) -> bool:
         return False  # it talks to Redis: the planner may not compute it at planning time, or twice

@@ -93,11 +93,12 @@ def run(settings: Settings, folder: Path, *, parallelism: int, checkpoint_second
     environment = _environment(options, folder)
     from flink_app.main import submit  # noqa: PLC0415  # imports pyflink
 
-    job = submit(settings, environment).get_job_client()
+    job = submit(settings, environment)
     _say(STARTED)
+    end = job.get_job_execution_result()
     while not stop:
-        if job.get_job_status().result().name in ("FINISHED", "FAILED", "CANCELED"):
-            job.get_job_execution_result().result()  # raises what the job failed of
+        if end.done():
+            end.result()  # raises what the job failed of
             return FINISHED
         time.sleep(0.1)
     job.stop_with_savepoint(False, options["execution.checkpointing.savepoint-dir"]).result()

@@ -9,26 +9,28 @@ records ─▶ decode, place and name, last access ─┬─▶ enriched
 import logging
 import sys
 
+from pyflink.common import JobClient
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
-from pyflink.table import StreamTableEnvironment, Table, TableResult
+from pyflink.table import StreamTableEnvironment, Table
 
 from clickstream.errors import ClickstreamError
 from clickstream.schema import OUTCOME
 from clickstream.settings import Settings, read_settings, settings_file
-from flink_app import function, tables
+from flink_app import function, tables, wiring
 
 
-def submit(settings: Settings, environment: StreamExecutionEnvironment) -> TableResult:
-    """Plan the job and start it."""
-    table_environment = StreamTableEnvironment.create(environment)
-    return plan(settings, table_environment).execute()
+def submit(settings: Settings, environment: StreamExecutionEnvironment) -> JobClient:
+    """Plan the job and start it, once all doors have shown that they open."""
+    wiring.check(settings)
+    plan(settings, environment)
+    return environment.execute_async("clickstream")
 
 
-def plan(settings: Settings, table_environment: StreamTableEnvironment):
+def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     """Draw the arrows from the records to the sinks."""
+    table_environment = StreamTableEnvironment.create(environment)
     config = table_environment.get_config()
-    config.set("pipeline.name", "clickstream")
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
     config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
@@ -45,7 +47,8 @@ def plan(settings: Settings, table_environment: StreamTableEnvironment):
     if settings.offers.enabled:
         table_environment.execute_sql(tables.offers(settings))
         statements.add_insert_sql(tables.insert_offers())
-    return statements
+    statements.attach_as_datastream()
+    _name_operators(environment)
 
 
 def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
@@ -68,14 +71,26 @@ def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -
     table_environment._j_tenv.createTemporaryView(name, stream)
 
 
+def _name_operators(environment: StreamExecutionEnvironment) -> None:
+    """Give the operators the names of the diagram: Flink calls every lake table's writer and committer the same."""
+    lake_tables = iter(tables.LAKE_TABLES)
+    for sink in environment._j_stream_execution_environment.getTransformations():
+        for operator in sink.getTransitivePredecessors():
+            if operator.getName() == "StreamingFileWriter":
+                name = next(lake_tables)
+                operator.setName(name)
+                sink.setName(f"{name} committed")
+            elif operator.getName().startswith("PythonCalc"):
+                operator.setName("decode, place and name, last access")
+
+
 def main() -> None:
     """Run the job as Managed Flink does: with the settings that it has put down."""
     logging.basicConfig(level=logging.INFO)
     try:
-        settings = read_settings(settings_file())
+        submit(read_settings(settings_file()), StreamExecutionEnvironment.get_execution_environment())
     except ClickstreamError as error:
         sys.exit(str(error))
-    submit(settings, StreamExecutionEnvironment.get_execution_environment())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Who plays which part: the doors that the settings name, put behind the pure functions. Knows nothing of Flink."""
 
-from connectors.secrets import secret
+import sys
+from pathlib import Path
 
+from clickstream.errors import Refused
 from clickstream.place import GeoProvider
 from clickstream.settings import Settings
 from connectors.geo_ipinfo import IpInfo
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
+from connectors.secrets import secret
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
 from enrichment.process import Process
@@ -14,9 +17,8 @@ from enrichment.steps import enrichment
 
 
 def process(settings: Settings) -> Process:
-    """Open what the batch function needs. A door that refuses us stops the job here, before it has read anything."""
+    """Open what the batch function needs."""
     redis = RedisDoor.connect(settings.redis.url, secret(settings.redis.password), timeout=settings.redis.timeout)
-    redis.check()
     answers = LayeredAnswers(
         places=Memory(settings.job.remembered_places),
         names=Memory(settings.job.remembered_names),
@@ -28,8 +30,28 @@ def process(settings: Settings) -> Process:
     return Process(enrichment(answers, redis), archive=settings.lake.raw)
 
 
+def check(settings: Settings) -> None:
+    """Open the doors once and close them again, before the job starts: `Refused` for one that will not let us in."""
+    redis = RedisDoor.connect(settings.redis.url, secret(settings.redis.password), timeout=settings.redis.timeout)
+    redis.check()
+    redis.close()
+    geo_provider(settings).close()
+
+
 def geo_provider(settings: Settings) -> GeoProvider:
     """Open the geo provider that the settings name."""
     if settings.geo.provider == "ipinfo":
         return IpInfo(token=secret(settings.geo.ipinfo_token), base_url=settings.geo.ipinfo_url)
-    return Mmdb(settings.geo.mmdb)
+    return Mmdb(_database(settings.geo.mmdb))
+
+
+def _database(name: str) -> Path:
+    """Find the database: in the working folder, or wherever Python finds modules, as in the `dep/` of our zip."""
+    for folder in ("", *sys.path):
+        file = Path(folder, name)
+        if file.is_file():
+            return file
+    raise Refused(
+        f"there is no geo database {name} in {Path.cwd()}, nor in a folder of Python's path. Next: take one along with"
+        f" `clickstream package --geo-database FILE`, and set mmdb in the group geo to geo/ and its name"
+    )

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from clickstream.errors import Refused
 from generator.records import Published, Record
 
 MAX_KEY_CHARACTERS: Final = 256  # Kinesis' limit for a partition key
@@ -58,7 +59,7 @@ class FilePublisher:
         """Write them all; what was written stays if the records end in an error."""
         accepted = 0
         refused: Counter[str] = Counter()
-        with self.path.open("wb") as file:
+        with self._open() as file:
             for record in records:
                 if b"\n" in record.payload:
                     refused["holds a newline, which a file of lines cannot keep"] += 1
@@ -66,3 +67,9 @@ class FilePublisher:
                     file.write(record.payload + b"\n")
                     accepted += 1
         return Published(accepted, dict(refused))
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("wb")
+        except OSError as error:
+            raise Refused(f"{self.path} cannot be written: {error.strerror}. Next: choose another file") from None

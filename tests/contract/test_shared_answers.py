@@ -26,7 +26,7 @@ def shared(request: pytest.FixtureRequest) -> Any:
 
 
 def access(moment: str, number: str = "10", location: str | None = "Columbus, Ohio, US", user: str = "1") -> Access:
-    return Access(user, f"2021-07-12 {moment}.000000", number, location)
+    return (user, f"2021-07-12 {moment}.000000", number, location)
 
 
 def test_places_and_names_are_read_together(shared: Any) -> None:

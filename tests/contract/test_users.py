@@ -125,7 +125,7 @@ def test_what_looks_like_sql_is_an_id_like_any_other(users: Users) -> None:
 @given(
     st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=128).filter(str.strip), st.just("Ada"))
 )
-@example({"a": "", "A": "", "á": "", "ａ": "", "ss": "", "ß": "", "𝒶": ""})  # noqa: RUF001
+@example({"a": "", "A": "", "á": "", "ａ": "", "ss": "", "ß": "", "𝒶": ""})
 def test_ids_are_the_same_only_if_they_are_equal(users: Users, ids: dict[str, str]) -> None:
     wanted = {user_id.strip(): f"name of {number}" for number, user_id in enumerate(ids)}
 

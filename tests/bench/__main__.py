@@ -1,0 +1,225 @@
+"""Events a second of the whole job, by replay of raw files, and of its batch function alone."""
+
+import argparse
+import itertools
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cli import screen
+from cli.job import JobProcess
+from cli.servers import RedisServer
+from cli.setup import DATA, GEO
+from cli.tally import Tally
+from clickstream.batch import Arrived
+from clickstream.schema import ORIGIN, RAW
+from clickstream.settings import Geo, Lake, Offers, Redis, Settings, Source
+from connectors.lake import Lake as LakeDoor
+from connectors.redis_door import RedisDoor
+from flink_app.wiring import process
+from generator.malformed import mixed
+from generator.shoppers import Shoppers
+
+FILE_ROWS = 100_000
+USERS = 100_000
+HOURS = 2  # the events arrive within so many, so that two partitions are open at a time
+START = np.datetime64("2026-01-01T00:00:00", "us")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Point(NamedTuple):
+    """Where the job was at a moment."""
+
+    at: float  # seconds
+    processed: int
+    cpu: Counter[str]  # seconds, by kind of process
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--events", type=int, default=3_000_000, help="for the whole job [%(default)s]")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of the whole job [%(default)s]")
+    parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink [%(default)s]")
+    parser.add_argument("--only", choices=["batch", "job"], help="measure just this")
+    given = parser.parse_args()
+    files = records(given.events)
+    rows: list[list[Any]] = []
+    if given.only != "job":
+        rows += batch_function(files)
+    if given.only != "batch":
+        rows += whole_job(files, given.events, given.repeat, given.parallelism)
+    columns = ["", "events", "events/s", "spread", "CPU µs/event", "of it JVM", "of it Python"]
+    screen.table(f"{_machine()}", columns, rows, right=(1, 2, 3, 4, 5, 6))
+    screen.out.print(
+        "\nThe batch function: decode, look-ups through a real Redis with memory in front, last access, columns; one"
+        "\nprocess. The whole job: raw Parquet through Flink into enriched, rejected and raw, exactly once, checkpoints"
+        f"\nevery 5 s, between its first and last commit; no offers are sent. {USERS:,} shoppers, 1 % malformed.",
+        markup=False,
+    )
+
+
+def records(count: int) -> Path:
+    """Make raw files of so many events, or find those of an earlier run."""
+    folder = DATA / "bench" / f"{count}-events"
+    if (folder / "_done").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    made = mixed(Shoppers(1, users=USERS).records(), 0.01, random.Random(1))
+    with screen.progress() as progress:
+        for first in range(0, count, FILE_ROWS):
+            payloads = [record.payload for record in itertools.islice(made, min(FILE_ROWS, count - first))]
+            pq.write_table(_raw(payloads, first, count), folder / f"{first:09}.parquet", row_group_size=20_000)
+            progress.show(f"making events: {first + len(payloads):,} of {count:,}")
+    (folder / "_done").touch()
+    return folder
+
+
+def _raw(payloads: list[bytes], first: int, count: int) -> pa.Table:
+    numbers = np.arange(first, first + len(payloads))
+    arrival = START + (numbers * (HOURS * 3_600_000_000 // count)).astype("timedelta64[us]")
+    columns = [
+        pa.array(payloads, pa.binary()),
+        pa.array(arrival).cast(pa.timestamp("us", "UTC")),
+        pa.array([f"shardId-{number % 4:012}" for number in numbers.tolist()]),
+        pa.array([f"4959033827149{number:043}" for number in numbers.tolist()]),
+    ]
+    return pa.table(columns, schema=RAW)
+
+
+def batch_function(files: Path) -> list[list[Any]]:
+    """Time the function that the job calls, on batches of the job's size."""
+    batches = list(itertools.islice(_batches(files, Settings(lake=Lake(root="")).job.batch_size), 60))
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
+        _load_names(redis.url)
+        run = process(_settings(folder, redis.url, replay=None))
+        took, cpu = [], []
+        for batch in batches:
+            wall, used = time.perf_counter(), time.process_time()
+            run(batch)
+            took.append(len(batch.payloads) / (time.perf_counter() - wall))
+            cpu.append((time.process_time() - used) / len(batch.payloads) * 1e6)
+    half = len(took) // 2
+    rows = []
+    for name, part in (("batch function, caches cold", slice(0, half)), ("… warm", slice(half, None))):
+        rate, used = took[part], statistics.median(cpu[part])
+        events = sum(len(batch.payloads) for batch in batches[part])
+        rows.append([name, events, int(statistics.median(rate)), _spread(rate), f"{used:.1f}", "", f"{used:.1f}"])
+    return rows
+
+
+def whole_job(files: Path, events: int, repeat: int, parallelism: int) -> list[list[Any]]:
+    """Time the job between its first and its last commit, so that starting up is not in it."""
+    rates, cpus = [], []
+    for _ in range(repeat):
+        with tempfile.TemporaryDirectory(dir=DATA) as folder, RedisServer(Path(folder) / "redis") as redis:
+            _load_names(redis.url)
+            settings = _settings(folder, redis.url, replay=files.as_uri())
+            first, last = _measure(settings, Path(folder), events, parallelism)
+        done = last.processed - first.processed
+        rates.append(done / (last.at - first.at))
+        cpus.append({kind: (last.cpu[kind] - first.cpu[kind]) / done * 1e6 for kind in ("jvm", "python")})
+    jvm, python = (statistics.median(cpu[kind] for cpu in cpus) for kind in ("jvm", "python"))
+    rate = int(statistics.median(rates))
+    return [
+        [
+            f"whole job, {parallelism} slots",
+            events,
+            rate,
+            _spread(rates),
+            f"{jvm + python:.1f}",
+            f"{jvm:.1f}",
+            f"{python:.1f}",
+        ]
+    ]
+
+
+def _measure(settings: Settings, folder: Path, events: int, parallelism: int) -> tuple[Point, Point]:
+    tally = Tally(LakeDoor(settings.lake.root))
+    points: list[Point] = []
+    with (
+        JobProcess(settings, folder / "job", parallelism=parallelism, checkpoint_seconds=5) as job,
+        screen.progress() as progress,
+    ):
+        while not job.finished:
+            processed = tally.update().processed
+            if processed > (points[-1].processed if points else 0):
+                points.append(Point(time.monotonic(), processed, _cpu(job.pid)))
+            progress.show(f"{processed:,} of {events:,} committed")
+            time.sleep(0.1)
+    if len(points) < 3:
+        sys.exit(f"{events:,} events are too few to see more than {len(points)} commits: give more with --events")
+    return points[0], points[-2]  # the last commit waits for the job's end
+
+
+def _cpu(session: int) -> Counter[str]:
+    """Sum up what the processes of a session have used so far, in seconds."""
+    used: Counter[str] = Counter()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        fields = rest.split()
+        if int(fields[3]) == session and name:
+            used["jvm" if name == "java" else "python"] += (int(fields[11]) + int(fields[12])) / TICKS
+    return used
+
+
+def _batches(files: Path, size: int) -> Iterator[Arrived]:
+    for file in sorted(files.glob("*.parquet")):
+        for batch in pq.ParquetFile(file).iter_batches(size):
+            origin = {column.name: batch.column(column.name) for column in ORIGIN}
+            yield Arrived(batch.column("payload").to_pylist(), origin)
+
+
+def _load_names(url: str) -> None:
+    door = RedisDoor.connect(url, timeout=10)
+    door.write_names((one.customer_id, one.name) for one in Shoppers(1, users=USERS).customers())
+    door.close()
+
+
+def _settings(folder: str, redis_url: str, replay: str | None) -> Settings:
+    return Settings(
+        lake=Lake(root=(Path(folder) / "lake").as_uri()),
+        source=Source(replay=replay),
+        offers=Offers(enabled=False),
+        redis=Redis(url=redis_url),
+        geo=Geo(mmdb=str(GEO)),
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):,.0f}–{max(values):,.0f}" if len(values) > 1 else ""
+
+
+def _machine() -> str:
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "CPU")
+    versions = " ".join(f"{name} {metadata.version(name)}" for name in ("apache-flink", "pyarrow", "msgspec"))
+    return f"{os.cpu_count()} × {model}, Python {platform.python_version()}, {versions}, commit {_commit()}"
+
+
+def _commit() -> str:
+    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "no commit"
+
+
+if __name__ == "__main__":
+    main()

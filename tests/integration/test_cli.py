@@ -1,0 +1,211 @@
+"""What a person types, and what they then see: the commands against real servers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cli.servers import PROJECT
+from generator.malformed import KINDS
+from tests.events import payload
+from tests.jobs import processes_with
+
+CLICKSTREAM = [sys.executable, "-m", "cli.main"]
+
+
+def clickstream(*arguments: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*CLICKSTREAM, *map(str, arguments)],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def count(lake: Path, table: str, where: str = "true") -> int:
+    files = [str(file) for file in (lake / table).rglob("part-*")]
+    if not files:
+        return 0
+    query = f"SELECT count(*) FROM read_parquet($1, hive_partitioning = true) WHERE {where}"
+    return int(duckdb.execute(query, [files]).fetchall()[0][0])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """One run with an input of one's own; the tests below look at different sides of it."""
+    folder = tmp_path_factory.mktemp("run")
+    lines = [
+        payload(user_id=str(n % 7), click_id=f"c{n}", event_name="ViewContent", percent_viewed=n) for n in range(101)
+    ]
+    lines += [b"", b"{", b"\xff\xfe", b" ", payload(percent_viewed=101), payload(user_ip="10.0.0.1")]
+    (folder / "events.ndjson").write_bytes(b"\n".join(lines) + b"\n")
+    (folder / "users.csv").write_text("customer_id,pixel_id,name,price_per_click\n1,p,Ada Lovelace,0.25\n2,q,美咲,1\n")
+    done = clickstream(
+        "run",
+        *("--input", folder / "events.ndjson"),
+        *("--users", folder / "users.csv"),
+        *("--lake", folder / "lake"),
+        *("--report", folder / "report.json"),
+        *("--folder", folder / "data"),
+    )
+    report = json.loads((folder / "report.json").read_text())
+    return {"folder": folder, "lake": folder / "lake", "report": report, "screen": done.stdout, "lines": len(lines)}
+
+
+def test_the_report_adds_up_and_every_line_was_published_as_it_is(ran: Mapping[str, Any]) -> None:
+    report = ran["report"]
+
+    assert report["published"] == ran["lines"] == 107
+    assert report["published"] == report["enriched"] + report["rejected"] + report["suppressed"] == report["raw"]
+    assert (report["enriched"], report["rejected"], report["offers"]) == (102, 5, 40)
+    assert (report["users_seen"], report["unknown_location"]) == (8, 1)
+    assert report["raw_bytes"] > 0
+    assert report["enriched_bytes"] > 0
+    assert report["seconds"] > 0
+
+
+def test_the_report_is_what_is_in_the_lake(ran: Mapping[str, Any]) -> None:
+    assert count(ran["lake"], "enriched") == 102
+    assert count(ran["lake"], "raw") == 107
+    assert count(ran["lake"], "rejected", "payload = '\\xFF\\xFE'::BLOB AND reason = 'not_utf8'") == 1
+    assert count(ran["lake"], "enriched", "user_id = '1' AND name = 'Ada Lovelace' AND name_status = 'found'") == 15
+    assert count(ran["lake"], "enriched", "user_id = '3' AND name IS NULL AND name_status = 'unknown'") == 14
+
+
+def test_the_screen_shows_the_sum_in_plain_text(ran: Mapping[str, Any]) -> None:
+    assert "107 events in" in ran["screen"]
+    assert "\x1b[" not in ran["screen"]
+    for line in ("published", "= enriched", "+ rejected", "offers", "enriched, for example"):
+        assert line in ran["screen"]
+
+
+def test_nothing_is_left_running(ran: Mapping[str, Any]) -> None:
+    assert processes_with(str(ran["folder"])) == []
+
+
+def test_a_replay_of_raw_replaces_what_was_there_and_changes_nothing(ran: Mapping[str, Any]) -> None:
+    before = _rows(ran["lake"], "enriched")
+
+    clickstream(
+        *("replay", ran["lake"] / "raw", "--lake", ran["lake"], "--folder", ran["folder"] / "replay"),
+        *("--users", ran["folder"] / "users.csv"),
+    )
+
+    assert _rows(ran["lake"], "enriched") == before
+    assert (count(ran["lake"], "rejected"), count(ran["lake"], "raw")) == (5, 107)
+    assert not [file for file in (ran["lake"] / "_replay").rglob("*") if file.is_file()]
+
+
+def test_a_replay_of_rejected_adds_what_is_an_event_now_beside_what_was_one_before(ran: Mapping[str, Any]) -> None:
+    lake = ran["lake"]
+    (file,) = [file for file in (lake / "rejected").rglob("part-*") if count_in(file, "reason = 'out_of_range'")]
+    repaired = duckdb.execute(
+        "SELECT * REPLACE (CASE WHEN reason = 'out_of_range' THEN $2::BLOB ELSE payload END AS payload)"
+        " FROM read_parquet($1)",
+        [str(file), payload(percent_viewed=100, click_id="repaired")],
+    ).df()
+    source = ran["folder"] / "repaired" / file.parent.relative_to(lake / "rejected")
+    source.mkdir(parents=True)
+    repaired["payload"] = repaired["payload"].map(bytes)
+    repaired.to_parquet(source / "part-0", coerce_timestamps="us")
+
+    clickstream("replay", ran["folder"] / "repaired", "--lake", lake, "--folder", ran["folder"] / "replay")
+
+    assert count(lake, "enriched", "click_id = 'repaired'") == 1
+    assert (count(lake, "enriched"), count(lake, "rejected")) == (103, 4)
+
+
+def count_in(file: Path, where: str) -> int:
+    return int(duckdb.execute(f"SELECT count(*) FROM read_parquet($1) WHERE {where}", [str(file)]).fetchall()[0][0])
+
+
+def _rows(lake: Path, table: str) -> list[tuple[Any, ...]]:
+    files = [str(file) for file in (lake / table).rglob("part-*")]
+    return duckdb.execute(
+        "SELECT * FROM read_parquet($1, hive_partitioning = true) ORDER BY shard_id, sequence_number", [files]
+    ).fetchall()
+
+
+def test_ctrl_c_while_following_commits_everything_and_leaves_no_process(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    run = subprocess.Popen(
+        [*CLICKSTREAM, "run", "--follow", "--rate", "50", "--folder", str(tmp_path), "--report", str(report)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while not count(tmp_path / "lake", "enriched"):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+    run.send_signal(signal.SIGINT)
+    screen, _ = run.communicate(timeout=120)
+
+    assert run.returncode == 0, screen
+    books = json.loads(report.read_text())
+    assert books["published"] == books["enriched"] + books["rejected"] == count(tmp_path / "lake", "raw")
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_ctrl_c_at_any_time_leaves_no_process(tmp_path: Path) -> None:
+    run = subprocess.Popen([*CLICKSTREAM, "run", "--folder", str(tmp_path)], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not processes_with("java", str(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    run.send_signal(signal.SIGINT)
+
+    assert run.wait(60) == 130
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--input", "/no/such/file"], "there is no such file"),
+        (["run", "--lake", "ftp://host/lake"], "a lake is a folder or an s3:// URI"),
+        (["replay", "/no/such/folder"], "there is no Parquet"),
+        (["users", "sync", "--redis", "redis://127.0.0.1:1"], "error: "),
+        (["generate", "--to", "/no/such/folder/file"], "error: "),
+    ],
+)
+def test_an_error_is_one_clear_sentence(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = clickstream(*arguments, code=1, CLICKSTREAM_DATA=str(tmp_path))
+
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "setup", "generate", "replay", "package", "offers", "users sync", "users load"]
+)
+def test_every_command_has_an_example_in_its_help(command: str) -> None:
+    assert f"clickstream {command}" in clickstream(*command.split(), "--help").stdout
+
+
+def test_generated_files_hold_the_malformed_share_and_the_users(tmp_path: Path) -> None:
+    clickstream(
+        "generate", "--to", tmp_path / "events", "--events", "500", "--malformed", "0.1", "--users", tmp_path / "u"
+    )
+
+    lines = (tmp_path / "events").read_bytes().split(b"\n")[:-1]
+    assert len(lines) == 500
+    assert (tmp_path / "u").read_text().startswith("customer_id,pixel_id,name,price_per_click\n")
+    assert len(KINDS) > 30
