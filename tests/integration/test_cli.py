@@ -200,6 +200,33 @@ def test_every_command_has_an_example_in_its_help(command: str) -> None:
     assert f"clickstream {command}" in clickstream(*command.split(), "--help").stdout
 
 
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    assert "\nmake run\n" in readme
+    assert "make run INPUT=events.ndjson USERS=users.csv LAKE=/some/dir REPORT=report.json EVENTS=20000" in readme
+    query = next(line for line in readme.splitlines() if "import duckdb" in line)
+    clickstream("generate", "--to", tmp_path / "events.ndjson", "--events", "300", "--users", tmp_path / "users.csv")
+    given = {"INPUT": "events.ndjson", "USERS": "users.csv", "LAKE": "lake", "REPORT": "report.json"}
+
+    subprocess.run(
+        ["make", "-s", "run", "EVENTS=200", *(f"{name}={tmp_path / file}" for name, file in given.items())],
+        cwd=PROJECT,
+        env={**os.environ, "CLICKSTREAM_DATA": str(tmp_path / "data")},
+        check=True,
+        capture_output=True,
+    )
+    shown = subprocess.run(
+        ["bash", "-c", query.replace(".data/lake", str(tmp_path / "lake"))],
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert json.loads((tmp_path / "report.json").read_text())["published"] == 200
+    assert "country" in shown.stdout
+
+
 def test_generated_files_hold_the_malformed_share_and_the_users(tmp_path: Path) -> None:
     clickstream(
         "generate", "--to", tmp_path / "events", "--events", "500", "--malformed", "0.1", "--users", tmp_path / "u"
