@@ -6,8 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
@@ -24,7 +22,7 @@ from clickstream.errors import ClickstreamError, Refused, Unavailable
 from clickstream.place import Place
 from connectors.breaker import CircuitBreaker
 from connectors.ipinfo_answer import read_batch, read_single
-from connectors.pauses import backoff
+from connectors.pauses import asked_for, backoff
 
 MAX_BATCH: Final = 1_000  # addresses a request, https://ipinfo.io/developers/batch-enrichment-api
 MAX_ANSWER_BYTES: Final = 4 << 20  # 4 KiB an address; the fullest answers have 1 or 2
@@ -188,7 +186,7 @@ class IpInfo:
             ) as answer:
                 if answer.status_code == 200:
                     return self._body(answer, deadline)
-                status, rest = answer.status_code, _seconds(answer.headers.get("Retry-After"))
+                status, rest = answer.status_code, asked_for(answer.headers.get("Retry-After"), _LONGEST_REST)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if isinstance(error, _TOO_SLOW):
                 return _Trouble(f"did not answer within {timeouts[1]:g} s")
@@ -246,17 +244,3 @@ def _keeps_secrets(url: str) -> bool:
         return False
     plain = bool(host) and not set("@?#\\") & set(url)
     return plain and (parts.scheme == "https" or (parts.scheme == "http" and is_here))
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read Retry-After, a number or a date (RFC 9110, 10.2.3), up to an hour; None if it is absent or unreadable."""
-    if retry_after is None:
-        return None
-    try:
-        seconds: float = int(retry_after)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # TypeError: a date without a zone
-            return None
-    return min(max(seconds, 0.0), _LONGEST_REST)

@@ -5,7 +5,7 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final
 
-LONGEST_WAIT: Final = 60.0  # seconds, whatever Retry-After asks for
+LONGEST_WAIT: Final = 60.0  # seconds that whoever waits for an answer will wait, whatever Retry-After asks for
 
 
 def backoff(failures: int, rng: Random) -> float:
@@ -13,8 +13,8 @@ def backoff(failures: int, rng: Random) -> float:
     return min(5.0, 0.1 * 2.0 ** (failures - 1)) * rng.uniform(0.5, 1)
 
 
-def asked_for(retry_after: str | None) -> float | None:
-    """Read Retry-After, a number or a date (RFC 9110, 10.2.3), up to a minute; None if it is absent or unreadable."""
+def asked_for(retry_after: str | None, longest: float = LONGEST_WAIT) -> float | None:
+    """Read Retry-After, seconds or a date (RFC 9110, 10.2.3), up to `longest`; None if it is absent or unreadable."""
     if retry_after is None:
         return None
     try:
@@ -24,4 +24,4 @@ def asked_for(retry_after: str | None) -> float | None:
             seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):  # TypeError: a date without a zone
             return None
-    return min(max(seconds, 0.0), LONGEST_WAIT)
+    return min(max(seconds, 0.0), longest)

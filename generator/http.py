@@ -5,8 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final
 from zlib import crc32
@@ -15,13 +13,13 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from clickstream.errors import Refused, Unavailable
-from generator.pace import backoff, batches
+from connectors.pauses import asked_for, backoff
+from generator.pace import batches
 from generator.records import Published, Record
 
 _TAKEN: Final = range(200, 300)
 _BAD_RECORD: Final = {400, 413, 422}  # the answers that are about this record and no other
 _BUSY: Final = {408, 429, *range(500, 600)}
-_LONGEST_WAIT: Final = 60.0  # seconds, whatever Retry-After asks for
 _NO_ANSWER: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
@@ -79,7 +77,7 @@ class HttpPublisher:
             if status in _TAKEN or status in _BAD_RECORD:
                 return status
             if attempt + 1 < self.attempts:
-                self.sleep(backoff(attempt, self.rng) if asked is None else asked)
+                self.sleep(backoff(attempt + 1, self.rng) if asked is None else asked)
         raise Unavailable(
             f"POST {self._target} failed {self.attempts} times, the last time with {why}. "
             f"Next: see whether it is up, curl -i {self._target}, or publish at a lower rate"
@@ -101,23 +99,9 @@ class HttpPublisher:
             raise Refused(f"{self._target} takes no POST: {error}. Next: give an address like https://host") from error
         status, why = answer.status_code, f"{answer.status_code}: {answer.text[:200]}"
         if status in _TAKEN or status in _BAD_RECORD or status in _BUSY:
-            return status, why, _seconds(answer.headers.get("Retry-After"))
+            return status, why, asked_for(answer.headers.get("Retry-After"))
         raise Refused(f"POST {self._target} was answered {why}. Next: check the address, curl -i {self._target}")
 
     @property
     def _target(self) -> str:
         return f"{self.url.rstrip('/')}/event"
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read Retry-After, a number or a date (RFC 9110, 10.2.3), up to a minute; None if it is absent or unreadable."""
-    if retry_after is None:
-        return None
-    try:
-        seconds: float = int(retry_after)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # TypeError: a date without a zone
-            return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT)

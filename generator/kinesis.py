@@ -9,8 +9,9 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from clickstream.errors import Refused, Unavailable
+from connectors.pauses import backoff
 from generator.lines import MAX_KEY_CHARACTERS
-from generator.pace import backoff, batches, size_of
+from generator.pace import batches, size_of
 from generator.records import Published, Record
 
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html, the limits every stream has
@@ -75,7 +76,7 @@ class KinesisPublisher:
         why = ""
         for attempt in range(self.attempts):
             if attempt:
-                self.sleep(backoff(attempt - 1, self.rng))
+                self.sleep(backoff(attempt, self.rng))
             left, why = self._put_once(left)
             if not left:
                 return

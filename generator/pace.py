@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from random import Random
 from typing import Final, TypeVar
 
 from generator.records import Record
@@ -69,8 +68,3 @@ def batches(
 def size_of(record: Record) -> int:
     """Count the bytes as Kinesis does: those of the payload and those of the key."""
     return len(record.payload) + len(record.partition_key.encode())
-
-
-def backoff(attempt: int, rng: Random) -> float:
-    """Return the seconds to wait after failure number `attempt`: 0.1, 0.2, 0.4 … 5, less up to a half by chance."""
-    return min(5.0, 0.1 * 2.0**attempt) * rng.uniform(0.5, 1)

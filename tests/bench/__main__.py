@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ USERS = 100_000
 HOURS = 2  # the events arrive within so many, so that two partitions are open at a time
 START = np.datetime64("2026-01-01T00:00:00", "us")
 TICKS = os.sysconf("SC_CLK_TCK")
+KINDS = ("jvm", "python", "redis")
 
 
 class Point(NamedTuple):
@@ -46,7 +48,7 @@ class Point(NamedTuple):
 
     at: float  # seconds
     processed: int
-    cpu: Counter[str]  # seconds, by kind of process
+    cpu: Mapping[str, float]  # seconds, by kind of process
 
 
 def main() -> None:
@@ -63,8 +65,8 @@ def main() -> None:
         rows += batch_function(files)
     if given.only != "batch":
         rows += whole_job(files, given.events, given.repeat, given.parallelism)
-    columns = ["", "events", "events/s", "spread", "CPU µs/event", "of it JVM", "of it Python"]
-    screen.table(f"{_machine()}", columns, rows, right=(1, 2, 3, 4, 5, 6))
+    columns = ["", "events", "events/s", "spread", "CPU µs/event", "JVM", "Python", "Redis"]
+    screen.table(f"{_machine()}", columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
     screen.out.print(
         "\nThe batch function: decode, look-ups through a real Redis with memory in front, last access, columns; one"
         "\nprocess. The whole job: raw Parquet through Flink into enriched, rejected and raw, exactly once, checkpoints"
@@ -107,18 +109,22 @@ def batch_function(files: Path) -> list[list[Any]]:
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
         _load_names(redis.url)
         run = process(_settings(folder, redis.url, replay=None))
-        took, cpu = [], []
+        took, python, of_redis = [], [], []
         for batch in batches:
-            wall, used = time.perf_counter(), time.process_time()
+            wall, used, redis_used = time.perf_counter(), time.process_time(), _cpu_of(redis.pid)
             run(batch)
-            took.append(len(batch.payloads) / (time.perf_counter() - wall))
-            cpu.append((time.process_time() - used) / len(batch.payloads) * 1e6)
+            events = len(batch.payloads)
+            took.append(events / (time.perf_counter() - wall))
+            python.append((time.process_time() - used) / events * 1e6)
+            of_redis.append((_cpu_of(redis.pid) - redis_used) / events * 1e6)
     half = len(took) // 2
     rows = []
     for name, part in (("batch function, caches cold", slice(0, half)), ("… warm", slice(half, None))):
-        rate, used = took[part], statistics.median(cpu[part])
         events = sum(len(batch.payloads) for batch in batches[part])
-        rows.append([name, events, int(statistics.median(rate)), _spread(rate), f"{used:.1f}", "", f"{used:.1f}"])
+        ours, theirs = statistics.median(python[part]), statistics.mean(of_redis[part])
+        rates = took[part]
+        row = [name, events, int(statistics.median(rates)), _spread(rates)]
+        rows.append([*row, f"{ours + theirs:.1f}", "", f"{ours:.1f}", f"{theirs:.1f}"])
     return rows
 
 
@@ -129,26 +135,17 @@ def whole_job(files: Path, events: int, repeat: int, parallelism: int) -> list[l
         with tempfile.TemporaryDirectory(dir=DATA) as folder, RedisServer(Path(folder) / "redis") as redis:
             _load_names(redis.url)
             settings = _settings(folder, redis.url, replay=files.as_uri())
-            first, last = _measure(settings, Path(folder), events, parallelism)
+            first, last = _measure(settings, Path(folder), events, parallelism, redis.pid)
         done = last.processed - first.processed
         rates.append(done / (last.at - first.at))
-        cpus.append({kind: (last.cpu[kind] - first.cpu[kind]) / done * 1e6 for kind in ("jvm", "python")})
-    jvm, python = (statistics.median(cpu[kind] for cpu in cpus) for kind in ("jvm", "python"))
+        cpus.append([(last.cpu[kind] - first.cpu[kind]) / done * 1e6 for kind in KINDS])
+    used = [statistics.median(cpu) for cpu in zip(*cpus, strict=True)]
     rate = int(statistics.median(rates))
-    return [
-        [
-            f"whole job, {parallelism} slots",
-            events,
-            rate,
-            _spread(rates),
-            f"{jvm + python:.1f}",
-            f"{jvm:.1f}",
-            f"{python:.1f}",
-        ]
-    ]
+    spent = [f"{one:.1f}" for one in [sum(used), *used]]
+    return [[f"whole job, {parallelism} slots", events, rate, _spread(rates), *spent]]
 
 
-def _measure(settings: Settings, folder: Path, events: int, parallelism: int) -> tuple[Point, Point]:
+def _measure(settings: Settings, folder: Path, events: int, parallelism: int, redis: int) -> tuple[Point, Point]:
     tally = Tally(LakeDoor(settings.lake.root))
     points: list[Point] = []
     with (
@@ -158,7 +155,7 @@ def _measure(settings: Settings, folder: Path, events: int, parallelism: int) ->
         while not job.finished:
             processed = tally.update().processed
             if processed > (points[-1].processed if points else 0):
-                points.append(Point(time.monotonic(), processed, _cpu(job.pid)))
+                points.append(Point(time.monotonic(), processed, _cpu(job.pid, redis)))
             progress.show(f"{processed:,} of {events:,} committed")
             time.sleep(0.1)
     if len(points) < 3:
@@ -166,20 +163,20 @@ def _measure(settings: Settings, folder: Path, events: int, parallelism: int) ->
     return points[0], points[-2]  # the last commit waits for the job's end
 
 
-def _cpu(session: int) -> Counter[str]:
-    """Sum up what the processes of a session have used so far, in seconds."""
-    used: Counter[str] = Counter()
+def _cpu(session: int, redis: int) -> Mapping[str, float]:
+    """Sum up what a session's processes, and Redis, have used so far, in seconds."""
+    used: dict[str, float] = defaultdict(float, redis=_cpu_of(redis))
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue
-        fields = rest.split()
-        if int(fields[3]) == session and name:
-            used["jvm" if name == "java" else "python"] += (int(fields[11]) + int(fields[12])) / TICKS
+        with suppress(OSError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
+                kind = "jvm" if (entry / "comm").read_text() == "java\n" else "python"
+                used[kind] += _cpu_of(int(entry.name))
     return used
+
+
+def _cpu_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _batches(files: Path, size: int) -> Iterator[Arrived]:

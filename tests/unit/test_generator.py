@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from clickstream.decode import Reason, Rejected, decode
 from clickstream.event import MAX_EVENT_BYTES, Event
+from connectors.pauses import backoff
 from generator.lines import FilePublisher, key_for, lines, records_in
 from generator.malformed import KINDS, ORDINARY, malformed, mixed
-from generator.pace import backoff, batches, paced, size_of
+from generator.pace import batches, paced, size_of
 from generator.people import people
 from generator.records import Record
 from generator.shoppers import Shoppers, write_customers
@@ -472,7 +473,7 @@ def test_the_size_of_a_record_counts_bytes_not_characters() -> None:
 
 
 def test_pauses_grow_up_to_five_seconds() -> None:
-    pauses = [backoff(attempt, Random(5)) for attempt in range(12)]
+    pauses = [backoff(attempt, Random(5)) for attempt in range(1, 13)]
 
     assert 0.05 <= pauses[0] <= 0.1
     assert pauses[:5] == sorted(pauses[:5])
