@@ -230,19 +230,19 @@ def test_the_clients_ignore_a_persons_aws_profile_and_proxy(
 
 def test_the_s3_server_keeps_objects_and_takes_uploads_in_parts(s3_server: S3Server) -> None:
     client = s3_server.client()
-    client.create_bucket(Bucket="lake")
-    upload = client.create_multipart_upload(Bucket="lake", Key="year=2026/part")["UploadId"]
-    part = client.upload_part(Bucket="lake", Key="year=2026/part", UploadId=upload, PartNumber=1, Body=b"rows")
+    client.create_bucket(Bucket="parts")
+    upload = client.create_multipart_upload(Bucket="parts", Key="year=2026/part")["UploadId"]
+    part = client.upload_part(Bucket="parts", Key="year=2026/part", UploadId=upload, PartNumber=1, Body=b"rows")
 
-    assert "Contents" not in client.list_objects_v2(Bucket="lake")
+    assert "Contents" not in client.list_objects_v2(Bucket="parts")
     client.complete_multipart_upload(
-        Bucket="lake",
+        Bucket="parts",
         Key="year=2026/part",
         UploadId=upload,
         MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
     )
 
-    assert client.get_object(Bucket="lake", Key="year=2026/part")["Body"].read() == b"rows"
+    assert client.get_object(Bucket="parts", Key="year=2026/part")["Body"].read() == b"rows"
 
 
 def test_mariadb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
