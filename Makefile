@@ -57,7 +57,7 @@ clean: ## forget all local data; `make setup` fetches what it needs again
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
 	@echo "▸ Python packages into .venv (once)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { echo "no venv: apt-get install python3.11-venv"; exit 1; }
-	@test -x .venv/bin/uv || .venv/bin/python -m pip install -q "uv==$(UV_VERSION)"
+	@test -x .venv/bin/uv || .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$(UV_VERSION)"
 	@.venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock
 	@.venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 	@touch $@

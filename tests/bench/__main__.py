@@ -36,7 +36,6 @@ from generator.malformed import mixed
 from generator.shoppers import Shoppers
 
 FILE_ROWS = 100_000
-USERS = 100_000
 HOURS = 2  # the events arrive within so many, so that two partitions are open at a time
 START = np.datetime64("2026-01-01T00:00:00", "us")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -57,31 +56,33 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=3_000_000, help="for the whole job [%(default)s]")
     parser.add_argument("--repeat", type=int, default=1, help="runs of the whole job [%(default)s]")
     parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink [%(default)s]")
+    parser.add_argument("--users", type=int, default=100_000, help="how many shoppers there are [%(default)s]")
+    parser.add_argument("--no-archive", action="store_true", help="write no raw archive")
     parser.add_argument("--only", choices=["batch", "job"], help="measure just this")
     given = parser.parse_args()
-    files = records(given.events)
+    files = records(given.events, given.users)
     rows: list[list[Any]] = []
     if given.only != "job":
-        rows += batch_function(files)
+        rows += batch_function(files, given)
     if given.only != "batch":
-        rows += whole_job(files, given.events, given.repeat, given.parallelism)
+        rows += whole_job(files, given)
     columns = ["", "events", "events/s", "spread", "CPU µs/event", "JVM", "Python", "Redis"]
     screen.table(f"{_machine()}", columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
     screen.out.print(
         "\nThe batch function: decode, look-ups through a real Redis with memory in front, last access, columns; one"
         "\nprocess. The whole job: raw Parquet through Flink into enriched, rejected and raw, exactly once, checkpoints"
-        f"\nevery 5 s, between its first and last commit; no offers are sent. {USERS:,} shoppers, 1 % malformed.",
+        f"\nevery 5 s, between its first and last commit; no offers are sent. {given.users:,} shoppers, 1 % malformed.",
         markup=False,
     )
 
 
-def records(count: int) -> Path:
+def records(count: int, users: int) -> Path:
     """Make raw files of so many events, or find those of an earlier run."""
-    folder = DATA / "bench" / f"{count}-events"
+    folder = DATA / "bench" / f"{count}-events-of-{users}"
     if (folder / "_done").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    made = mixed(Shoppers(1, users=USERS).records(), 0.01, random.Random(1))
+    made = mixed(Shoppers(1, users=users).records(), 0.01, random.Random(1))
     with screen.progress() as progress:
         for first in range(0, count, FILE_ROWS):
             payloads = [record.payload for record in itertools.islice(made, min(FILE_ROWS, count - first))]
@@ -103,12 +104,12 @@ def _raw(payloads: list[bytes], first: int, count: int) -> pa.Table:
     return pa.table(columns, schema=RAW)
 
 
-def batch_function(files: Path) -> list[list[Any]]:
+def batch_function(files: Path, given: argparse.Namespace) -> list[list[Any]]:
     """Time the function that the job calls, on batches of the job's size."""
     batches = list(itertools.islice(_batches(files, Settings(lake=Lake(root="")).job.batch_size), 60))
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
-        _load_names(redis.url)
-        run = process(_settings(folder, redis.url, replay=None))
+        _load_names(redis.url, given.users)
+        run = process(_settings(folder, redis.url, given, replay=None))
         took, python, of_redis = [], [], []
         for batch in batches:
             wall, used, redis_used = time.perf_counter(), time.process_time(), _cpu_of(redis.pid)
@@ -128,38 +129,39 @@ def batch_function(files: Path) -> list[list[Any]]:
     return rows
 
 
-def whole_job(files: Path, events: int, repeat: int, parallelism: int) -> list[list[Any]]:
+def whole_job(files: Path, given: argparse.Namespace) -> list[list[Any]]:
     """Time the job between its first and its last commit, so that starting up is not in it."""
     rates, cpus = [], []
-    for _ in range(repeat):
+    for _ in range(given.repeat):
         with tempfile.TemporaryDirectory(dir=DATA) as folder, RedisServer(Path(folder) / "redis") as redis:
-            _load_names(redis.url)
-            settings = _settings(folder, redis.url, replay=files.as_uri())
-            first, last = _measure(settings, Path(folder), events, parallelism, redis.pid)
+            _load_names(redis.url, given.users)
+            settings = _settings(folder, redis.url, given, replay=files.as_uri())
+            first, last = _measure(settings, Path(folder), given, redis.pid)
         done = last.processed - first.processed
         rates.append(done / (last.at - first.at))
         cpus.append([(last.cpu[kind] - first.cpu[kind]) / done * 1e6 for kind in KINDS])
     used = [statistics.median(cpu) for cpu in zip(*cpus, strict=True)]
     rate = int(statistics.median(rates))
     spent = [f"{one:.1f}" for one in [sum(used), *used]]
-    return [[f"whole job, {parallelism} slots", events, rate, _spread(rates), *spent]]
+    name = f"whole job, {given.parallelism} slots{', no archive' if given.no_archive else ''}"
+    return [[name, given.events, rate, _spread(rates), *spent]]
 
 
-def _measure(settings: Settings, folder: Path, events: int, parallelism: int, redis: int) -> tuple[Point, Point]:
+def _measure(settings: Settings, folder: Path, given: argparse.Namespace, redis: int) -> tuple[Point, Point]:
     tally = Tally(LakeDoor(settings.lake.root))
     points: list[Point] = []
     with (
-        JobProcess(settings, folder / "job", parallelism=parallelism, checkpoint_seconds=5) as job,
+        JobProcess(settings, folder / "job", parallelism=given.parallelism, checkpoint_seconds=5) as job,
         screen.progress() as progress,
     ):
         while not job.finished:
             processed = tally.update().processed
             if processed > (points[-1].processed if points else 0):
                 points.append(Point(time.monotonic(), processed, _cpu(job.pid, redis)))
-            progress.show(f"{processed:,} of {events:,} committed")
+            progress.show(f"{processed:,} of {given.events:,} committed")
             time.sleep(0.1)
     if len(points) < 3:
-        sys.exit(f"{events:,} events are too few to see more than {len(points)} commits: give more with --events")
+        sys.exit(f"{given.events:,} events are too few to see more than {len(points)} commits: give more with --events")
     return points[0], points[-2]  # the last commit waits for the job's end
 
 
@@ -186,15 +188,15 @@ def _batches(files: Path, size: int) -> Iterator[Arrived]:
             yield Arrived(batch.column("payload").to_pylist(), origin)
 
 
-def _load_names(url: str) -> None:
+def _load_names(url: str, users: int) -> None:
     door = RedisDoor.connect(url, timeout=10)
-    door.write_names((one.customer_id, one.name) for one in Shoppers(1, users=USERS).customers())
+    door.write_names((one.customer_id, one.name) for one in Shoppers(1, users=users).customers())
     door.close()
 
 
-def _settings(folder: str, redis_url: str, replay: str | None) -> Settings:
+def _settings(folder: str, redis_url: str, given: argparse.Namespace, replay: str | None) -> Settings:
     return Settings(
-        lake=Lake(root=(Path(folder) / "lake").as_uri()),
+        lake=Lake(root=(Path(folder) / "lake").as_uri(), raw=not given.no_archive),
         source=Source(replay=replay),
         offers=Offers(enabled=False),
         redis=Redis(url=redis_url),
