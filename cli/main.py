@@ -60,6 +60,8 @@ def run(
 ) -> None:
     """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
 
+    Events are added to the lake; FOLDER/users.db, Redis and the streams begin empty.
+
     \b
     clickstream run
     clickstream run --input events.ndjson --users users.csv --lake my-lake --report report.json

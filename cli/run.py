@@ -86,6 +86,7 @@ class Run:
             offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
         facts = {
             "published": publishing.published,
+            "refused_by_stream": sum(publishing.refused.values()),
             **tally.facts(),
             "offers": len(offers),
             "seconds": round(time.monotonic() - began, 1),
@@ -93,6 +94,8 @@ class Run:
         if self.report:
             self.report.write_text(json.dumps(facts, indent=2) + "\n")
         show(facts, tally, offers, self.lake)
+        for reason, count in publishing.refused.items():
+            screen.err.print(f"{count:,} records are not among them, the stream refused them: {reason}", markup=False)
         check_books(facts)
         return facts
 
@@ -114,7 +117,9 @@ class Run:
         )
 
     def _load_users(self, redis_url: str) -> None:
-        users = Users(f"sqlite:///{(self.folder / 'users.db').absolute()}")
+        database = self.folder / "users.db"
+        database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
+        users = Users(f"sqlite:///{database.absolute()}")
         users.create()
         if self.users is not None:
             users.load(customers_in(self.users))
@@ -155,7 +160,7 @@ class Run:
                     tally.update()
                     processed, published = tally.processed, publishing.published
                     done = tally.rows["raw"] >= published and processed >= published
-                    if publishing.finished and done:
+                    if publishing.finished and done and job.started:
                         return
                     waiting = "" if processed or not publishing.finished else " (Flink is warming up)"
                     progress.show(
@@ -181,6 +186,7 @@ class Publishing:
     client: Any
     records: Iterator[Record]
     published: int = 0
+    refused: dict[str, int] = field(default_factory=dict)  # reason -> records that the stream does not take
     _stop: threading.Event = field(default_factory=threading.Event)
     _failure: BaseException | None = None
 
@@ -211,8 +217,7 @@ class Publishing:
         try:
             publisher = KinesisPublisher(self.client, CLICKS, on_accepted=self._accepted)
             outcome = publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
-            if outcome.refusals:
-                raise Refused(f"the stream refused {outcome.refusals:,} records: {dict(outcome.refused)}")
+            self.refused = dict(outcome.refused)
         except BaseException as failure:  # the main thread raises it
             self._failure = failure
 
@@ -252,7 +257,8 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
     screen.table(f"{published:,} events in {facts['seconds']} s", ["", "records", ""], rows, right=(1,))
     columns = ["timestamp", "user_id", "name", "event_name", "user_ip", "country", "region", "city"]
     some = [[_short(row[column]) for column in columns] for row in tally.some("enriched", 5)]
-    screen.table("enriched, for example", columns, some)
+    if some:
+        screen.table("enriched, for example", columns, some)
     if offers:
         columns = ["offer_id", "timestamp", "user_id", "product_id", "price", "percent_viewed"]
         screen.table("offers, for example", columns, [[_short(one[c]) for c in columns] for one in offers[:3]])

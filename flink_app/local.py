@@ -21,6 +21,7 @@ from clickstream.settings import Settings, read_settings, settings_file
 
 JAR = Path(__file__).parent / "target" / "clickstream-flink.jar"
 S3_PLUGIN = Path(__file__).parent / "target" / "plugins"
+DEPLOYING_SECONDS = 60.0
 STARTED, STOPPED, FINISHED = "started", "stopped", "finished"
 
 
@@ -101,8 +102,22 @@ def run(settings: Settings, folder: Path, *, parallelism: int, checkpoint_second
             end.result()  # raises what the job failed of
             return FINISHED
         time.sleep(0.1)
-    job.stop_with_savepoint(False, options["execution.checkpointing.savepoint-dir"]).result()
+    _stop_with_savepoint(job, options["execution.checkpointing.savepoint-dir"])
     return STOPPED
+
+
+def _stop_with_savepoint(job: Any, folder: str) -> None:
+    """Commit everything and stop; a job whose tasks are still being deployed is given a minute to come up."""
+    deadline = time.monotonic() + DEPLOYING_SECONDS
+    while True:
+        try:
+            job.stop_with_savepoint(False, folder).result()
+        except Exception as error:
+            if "Not all required tasks are currently running" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _say(state: str) -> None:

@@ -163,6 +163,21 @@ def test_ctrl_c_while_following_commits_everything_and_leaves_no_process(tmp_pat
     assert processes_with(str(tmp_path)) == []
 
 
+def test_an_input_without_a_record_and_a_line_too_large_for_the_stream_are_said_and_are_no_failure(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "input").write_bytes(b"x" * ((1 << 20) + 1) + b"\n")
+
+    done = clickstream(
+        *("run", "--input", tmp_path / "input", "--folder", tmp_path / "data"),
+        *("--lake", tmp_path / "lake", "--report", tmp_path / "report"),
+    )
+
+    report = json.loads((tmp_path / "report").read_text())
+    assert (report["published"], report["refused_by_stream"], report["raw"]) == (0, 1, 0)
+    assert "the stream refused them" in done.stderr
+
+
 def test_ctrl_c_at_any_time_leaves_no_process(tmp_path: Path) -> None:
     run = subprocess.Popen([*CLICKSTREAM, "run", "--folder", str(tmp_path)], cwd=PROJECT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
