@@ -28,7 +28,7 @@ app.add_typer(users_app, name="users")
 Folder = Annotated[
     Path, typer.Option("--folder", envvar="CLICKSTREAM_DATA", help="For servers' data, checkpoints and logs.")
 ]
-LakeRoot = Annotated[str | None, typer.Option(help="A folder or s3:// URI.  [default: FOLDER/lake]")]
+LakeRoot = Annotated[str | None, typer.Option(help="A folder or s3:// URI; if not given, FOLDER/lake.")]
 LakeEndpoint = Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.", metavar="URL")]
 RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or rediss:// for TLS.", metavar="URL")]
 Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
@@ -47,12 +47,13 @@ def run(
     lake_endpoint: LakeEndpoint = None,
     report: Annotated[Path | None, typer.Option(help="Write the counts to this file as JSON.")] = None,
     events: Annotated[
-        int | None, typer.Option(min=0, help="How many events.  [default: 20000, or all of the input's]")
+        int | None, typer.Option(min=0, help="How many events; if not given, 20000, or all of the input's.")
     ] = None,
     malformed: Annotated[float, typer.Option(min=0, max=1, help="The share of made-up events to break.")] = 0.01,
     seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Events a second.  [default: as fast as it goes; 100 to follow]")
+        float | None,
+        typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
