@@ -36,6 +36,7 @@ class JobProcess:
         self._arguments = ["--parallelism", str(parallelism), "--checkpoint-seconds", str(checkpoint_seconds)]
         self._process: subprocess.Popen[bytes] | None = None
         self._state = -1
+        self._has_started = False
 
     @property
     def pid(self) -> int:
@@ -94,8 +95,6 @@ class JobProcess:
         with suppress(BlockingIOError):
             self._has_started = b"started" in os.read(self._state, 1024) or self._has_started
         return self._has_started
-
-    _has_started = False
 
     @property
     def finished(self) -> bool:

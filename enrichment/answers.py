@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Semaphore
 from typing import Final, Generic, Protocol, TypeVar
@@ -169,7 +170,8 @@ class LayeredAnswers:
             return answers
         asking = self.background.start(lambda: self._ask(mine))
         if asking is None:
-            self.shared.let_go(mine)
+            with suppress(Unavailable):  # then the leases run out by themselves
+                self.shared.let_go(mine)
             return {**answers, **dict.fromkeys(mine, _UNAVAILABLE)}
         try:
             return {**answers, **asking.result(timeout=max(0.0, deadline - self.clock()))}

@@ -1,9 +1,9 @@
 """The job: what Managed Flink and a laptop both run.
 
-records ─▶ decode, place and name, last access ─┬─▶ enriched
-(Kinesis)      (one Python function)            ├─▶ rejected
-├─▶ raw
-└─▶ offers (Kinesis)
+records (Kinesis) ─▶ decode, place and name, last access ─┬─▶ enriched
+                     (one Python function)                ├─▶ rejected
+                                                          ├─▶ raw
+                                                          └─▶ offers (Kinesis)
 """
 
 import logging

@@ -115,6 +115,19 @@ def test_when_too_much_is_under_way_further_addresses_are_unavailable_and_free_f
     geo.close()
 
 
+def test_redis_going_down_while_addresses_are_let_go_is_no_reason_to_stop() -> None:
+    class Flaky(InMemoryShared):
+        def let_go(self, addresses: object) -> None:
+            raise Unavailable("down since a moment ago")
+
+    geo = SlowGeo()
+    answers = worker(Flaky(), geo, budget=0.01)
+    answers.find([ADDRESS], [])
+
+    assert answers.find([OTHER], [])[0][OTHER].status is Status.UNAVAILABLE
+    geo.close()
+
+
 def test_a_provider_that_is_down_makes_its_addresses_unavailable_and_lets_them_go() -> None:
     shared, geo = InMemoryShared(), InMemoryGeo(metered=True, trouble=Unavailable("down"))
 
