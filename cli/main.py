@@ -142,7 +142,9 @@ def replay(
         str | None, typer.Option(help="The Redis to use; else one just for this replay.", metavar="URL")
     ] = None,
     redis_password: Password = None,
-    users: Annotated[Path | None, typer.Option(help="The users of a Redis just for this replay, as CSV.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Users for that one, as CSV; else those of FOLDER/users.db.")
+    ] = None,
     offers: Annotated[
         str | None, typer.Option(help="Send offers too, to this Kinesis stream. Not unless asked.", metavar="STREAM")
     ] = None,

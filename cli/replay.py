@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
 from connectors.lake import Lake, LakeFile
 from connectors.redis_door import RedisDoor
+from connectors.users import Users, sync_names
 
 STAGING: Final = "_replay"
 """A folder of the lake that queries do not look into, since its name begins with an underscore."""
@@ -103,10 +104,13 @@ class Replay:
 
     def _own_redis(self, running: ExitStack) -> str:
         server = running.enter_context(RedisServer(self.folder / "replay-redis"))
-        if self.users is not None:
-            door = RedisDoor.connect(server.url)
-            door.write_names((customer.customer_id, customer.name) for customer in customers_in(self.users))
-            door.close()
+        database = self.folder / "users.db"
+        with closing(RedisDoor.connect(server.url)) as door:
+            if self.users is not None:
+                door.write_names((customer.customer_id, customer.name) for customer in customers_in(self.users))
+            elif database.is_file():
+                with Users(f"sqlite:///{database.absolute()}") as users:
+                    sync_names(users, door)
         return server.url
 
     def _settings(self, root: str, redis_url: str) -> Settings:

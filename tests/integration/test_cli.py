@@ -99,10 +99,7 @@ def test_nothing_is_left_running(ran: Mapping[str, Any]) -> None:
 def test_a_replay_of_raw_replaces_what_was_there_and_changes_nothing(ran: Mapping[str, Any]) -> None:
     before = _rows(ran["lake"], "enriched")
 
-    clickstream(
-        *("replay", ran["lake"] / "raw", "--lake", ran["lake"], "--folder", ran["folder"] / "replay"),
-        *("--users", ran["folder"] / "users.csv"),
-    )
+    clickstream("replay", ran["lake"] / "raw", "--lake", ran["lake"], "--folder", ran["folder"] / "data")
 
     assert _rows(ran["lake"], "enriched") == before
     assert (count(ran["lake"], "rejected"), count(ran["lake"], "raw")) == (5, 107)
