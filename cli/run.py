@@ -127,7 +127,7 @@ class Run:
             users.load(self._shoppers().customers())
         redis = RedisDoor.connect(redis_url)
         synced = sync_names(users, redis)
-        screen.step(f"{synced.copied:,} users' names are in Redis")
+        screen.step(f"names in Redis: {synced.copied:,}")
         redis.close()
         users.close()
 
@@ -283,7 +283,7 @@ def _most(reasons: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1_000_000:.1f} MB of Parquet"
+    return f"{count / 1_000_000:.1f} MB of Parquet" if count >= 100_000 else f"{count / 1000:.1f} kB of Parquet"
 
 
 def _short(value: object) -> object:
