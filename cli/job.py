@@ -107,7 +107,7 @@ class JobProcess:
         """Raise `JobFailed` if the job has died."""
         assert self._process is not None
         if self._process.poll() not in (None, 0):
-            raise JobFailed(f"the job has died. Its log is {self.log}\n{_what_of(self.log)}")
+            raise JobFailed(f"the job has died. Its log is {self.log}\n{what_of(self.log.read_text(errors='replace'))}")
 
     def stop(self) -> None:
         """Commit all that was read, and end the job."""
@@ -120,14 +120,21 @@ class JobProcess:
         self.check()
 
 
-def _what_of(log: Path) -> str:
-    """Return the last Python traceback in a log, or else its last cause or last line."""
-    text = log.read_text(errors="replace")
-    tracebacks: list[str] = re.findall(
-        r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*\S.*$", text, re.MULTILINE
-    )
-    ours = [one for one in tracebacks if "py4j" not in one.splitlines()[-1].lower()]
-    if ours:
-        return ours[-1]
-    causes: list[str] = re.findall(r"^Caused by: .*$", text, re.MULTILINE)
-    return causes[-1] if causes else text.strip().rpartition("\n")[2]
+_TRACEBACK: Final = r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*\S.*$"
+_REPORTED: Final = re.compile(rf"SDK harness for instruction \d+: ({_TRACEBACK})", re.MULTILINE)
+_PRINTED: Final = re.compile(rf"^({_TRACEBACK})", re.MULTILINE)
+_ECHOES: Final = ("py4j.", "grpc.")
+"""How the errors begin that only pass on that the JVM or the worker has gone."""
+
+
+def what_of(log: str) -> str:
+    """Return what a job has died of, out of its log: a Python traceback, or else its last cause or last line.
+
+    The traceback that Flink was given as the reason comes first. One that a worker only printed may be the echo of
+    another's end: each of its threads that had a connection open prints one.
+    """
+    printed: list[str] = [one for one in _PRINTED.findall(log) if not one.splitlines()[-1].startswith(_ECHOES)]
+    if tracebacks := _REPORTED.findall(log) or printed:
+        return str(tracebacks[-1])
+    causes: list[str] = re.findall(r"^Caused by: .*$", log, re.MULTILINE)
+    return causes[-1] if causes else log.strip().rpartition("\n")[2]
