@@ -46,7 +46,8 @@ def count(lake: Path, table: str, where: str = "true") -> int:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One run with an input of one's own; the tests below look at different sides of it."""
-    folder = tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("run") / "100 % mine #1"  # a name that a URI would have to escape
+    folder.mkdir()
     lines = [
         payload(user_id=str(n % 7), click_id=f"c{n}", event_name="ViewContent", percent_viewed=n) for n in range(101)
     ]
