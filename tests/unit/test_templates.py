@@ -3,23 +3,29 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 import yaml
 from cfnlint.api import lint_file
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
+from clickstream.batch import Arrived, origin
+from clickstream.schema import PARTITION, UTC_MICROS
 from clickstream.settings import read_settings
 from connectors import users
+from enrichment.process import Process
 from tests.templates import DECIDED, FILES, FOLDER, OPTIONAL, ORDER, Rendered, read, walk
 
 ALL = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 UNNAMEABLE = {
+    "cloudwatch:GetMetricData": "metrics are no resources",
     "cloudwatch:PutMetricData": "metrics are no resources; a condition names the namespace",
     "ec2:AssignPrivateIpAddresses": "Lambda: of an interface that it has yet to make",
     "ec2:CreateNetworkInterface": "Lambda: likewise",
@@ -31,6 +37,7 @@ UNNAMEABLE = {
     "ec2:DescribeVpcs": "EC2's Describe actions take no resource",
     "ec2:UnassignPrivateIpAddresses": "Lambda: of an interface that it has yet to make",
     "glue:GetSecurityConfiguration": "security configurations are no resources to IAM",
+    "kinesis:DescribeLimits": "limits are those of the account",
     "xray:PutTelemetryRecords": "traces are no resources",
     "xray:PutTraceSegments": "traces are no resources",
 }
@@ -306,8 +313,20 @@ def test_firehose_writes_raw_json_by_the_hour_in_small_compressed_files() -> Non
     assert said["BufferingHints"] == {"SizeInMBs": 3, "IntervalInSeconds": 60}
     assert said["CompressionFormat"] == "GZIP"
     assert said["CustomTimeZone"] == "UTC"
-    assert said["Prefix"] == ("year=!{timestamp:yyyy}/month=!{timestamp:MM}/day=!{timestamp:dd}/hour=!{timestamp:HH}/")
+    assert said["Prefix"] == "year=!{timestamp:yyyy}/month=!{timestamp:MM}/day=!{timestamp:dd}/hour=!{timestamp:HH}/"
     assert said["ErrorOutputPrefix"].startswith("errors/")
+
+
+def test_firehose_and_the_job_call_an_hour_the_same() -> None:
+    arrival = datetime(2021, 7, 12, 9, 1, tzinfo=UTC)
+    java = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H"}  # Firehose takes the patterns of Java's DateTimeFormatter
+    said = resources(FOLDER / "archive.yaml")["RawFirehose"]["Properties"]["ExtendedS3DestinationConfiguration"]
+
+    by_firehose = arrival.strftime(re.sub(r"!\{timestamp:(\w+)\}", lambda found: java[found[1]], said["Prefix"]))
+
+    columns = Process([], archive=False)(Arrived([b"{"], origin(pa.array([arrival], UTC_MICROS), ["shard"], ["1"])))
+    by_the_job = "".join(f"{column.name}={columns[column.name][0]}/" for column in PARTITION)
+    assert by_firehose == by_the_job == "year=2021/month=07/day=12/hour=09/"
 
 
 def test_tables_are_where_their_writers_put_files() -> None:
