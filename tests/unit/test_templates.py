@@ -123,17 +123,39 @@ def test_what_no_template_is_asked_by_checkov_has_a_reason() -> None:
         assert re.search(rf"^  # .+\n  - {check}$", config, re.MULTILINE), f"{check} lacks its reason, above it"
 
 
+def too_broad(statement: dict[str, Any]) -> str | None:
+    """Say what a statement allows beyond what it could name."""
+    actions = set(listed(statement["Action"]))
+    if whole := {action for action in actions if action == "*" or action.endswith(":*")}:
+        return f"all of {whole}"
+    everything = (one for one in listed(statement["Resource"]) if re.fullmatch(_EVERYTHING, str(one)))
+    if next(everything, None) and (nameable := actions - set(UNNAMEABLE)):
+        return f"{nameable} on resources that it could name"
+    return None
+
+
+_EVERYTHING = r"\*|arn:[^:]*:[^:]*:[^:]*:[^:]*:\*"
+
+
 @ALL
 def test_no_policy_allows_more_than_it_can_name(file: Path) -> None:
     for name, statement in statements(file):
-        actions = listed(statement["Action"])
-        for action in actions:
-            assert not action.endswith(":*"), f"{name} may do all of {action}"
-            assert action != "*", f"{name} may do everything"
-        if any(re.fullmatch(r"\*|arn:[^:]*:[^:]*:[^:]*:[^:]*:\*", str(one)) for one in listed(statement["Resource"])):
-            assert set(actions) <= set(UNNAMEABLE), (
-                f"{name} could name the resource of {set(actions) - set(UNNAMEABLE)}"
-            )
+        assert too_broad(statement) is None, f"{name} may do {too_broad(statement)}"
+
+
+@pytest.mark.parametrize(
+    ("actions", "resource"),
+    [
+        ("*", "arn:aws:s3:::lake/*"),
+        ("s3:*", "arn:aws:s3:::lake/*"),
+        ("s3:GetObject", "*"),
+        ("s3:GetObject", "arn:aws:s3:::*"),
+        (["ec2:DescribeVpcs", "kinesis:PutRecord"], ["*"]),
+        ("sqs:SendMessage", ["arn:aws:sqs:eu-central-1:123456789012:queue", "arn:aws:sqs:eu-central-1:123456789012:*"]),
+    ],
+)
+def test_what_a_policy_may_not_say_is_noticed(actions: Any, resource: Any) -> None:
+    assert too_broad({"Effect": "Allow", "Action": actions, "Resource": resource})
 
 
 @ALL
@@ -367,3 +389,93 @@ def test_the_table_of_customers_is_the_one_that_the_code_knows() -> None:
         return re.findall(r"\w+|[^\w\s=]", re.sub(r"^--.*$", "", sql, flags=re.MULTILINE))
 
     assert words(written) == words(ours)
+
+
+def connections(way: str) -> set[tuple[str, str, int]]:
+    """Return who may open a connection to whom, and on which port, by the Ingress or the Egress rules."""
+    network = resources(FOLDER / "network.yaml")
+    groups = {f"{name.lower()}-0123": name.removesuffix("SecurityGroup") for name in network}
+    found = set()
+    for name, said in network.items():
+        rules = [said["Properties"]] if said["Type"] == f"AWS::EC2::SecurityGroup{way}" else []
+        rules += [
+            {**rule, "GroupId": f"{name.lower()}-0123"} for rule in said["Properties"].get(f"SecurityGroup{way}", [])
+        ]
+        for rule in rules:
+            other = rule.get("SourceSecurityGroupId", rule.get("DestinationSecurityGroupId", rule.get("CidrIp")))
+            ends = (groups.get(other, other), groups[rule["GroupId"]])
+            assert rule["FromPort"] == rule["ToPort"], name
+            found.add((*(ends if way == "Ingress" else ends[::-1]), rule["FromPort"]))
+    return found
+
+
+def test_in_the_vpc_only_those_talk_who_have_to() -> None:
+    both = {
+        ("Job", "Redis", 6379),
+        ("Lambda", "Redis", 6379),
+        ("Connector", "Redis", 6379),
+        ("Lambda", "Database", 3306),
+        ("Connector", "Database", 3306),
+    }
+    nowhere = {(who, "127.0.0.1/32", 1) for who in ("Redis", "Endpoint")}
+    aws = {(who, "0.0.0.0/0", 443) for who in ("Job", "Lambda", "Connector")}
+
+    assert connections("Ingress") == both | {("10.40.0.0/16", "Endpoint", 443)}
+    assert connections("Egress") == both | aws | nowhere | {("Database", "Endpoint", 443)}
+
+
+def test_without_a_nat_gateway_there_is_no_way_to_the_internet() -> None:
+    template = read(FOLDER / "network.yaml")
+
+    without = Rendered(template).resources().values()
+
+    assert not {said["Type"] for said in without} & {
+        "AWS::EC2::InternetGateway",
+        "AWS::EC2::NatGateway",
+        "AWS::EC2::Route",
+    }
+    assert Rendered(template).outputs()["InternetAccess"] == "false"
+    assert Rendered(template, NatGateway="true").outputs()["InternetAccess"] == "true"
+
+
+def test_the_services_that_are_asked_for_from_the_vpc_have_a_way_there() -> None:
+    services = {
+        said["Properties"]["ServiceName"].rpartition(".")[2]
+        for said in resources(FOLDER / "network.yaml").values()
+        if said["Type"] == "AWS::EC2::VPCEndpoint"
+    }
+
+    assert services == {"kinesis-streams", "s3", "logs", "monitoring", "secretsmanager", "glue", "sts", "lambda"}
+
+
+def test_whatever_may_go_wrong_has_an_alarm() -> None:
+    watch = resources(FOLDER / "watch.yaml")
+    alarms = json.dumps([said for said in watch.values() if said["Type"] == "AWS::CloudWatch::Alarm"])
+
+    for metric in (
+        *("fullRestarts", "numberOfFailedCheckpoints", "millisBehindLatest", "backPressuredTimeMsPerSecond", "uptime"),
+        *("WriteProvisionedThroughputExceeded", "GetRecords.IteratorAgeMilliseconds", "Operator = 'rejected'"),
+        *("Errors", "ApproximateNumberOfMessagesVisible", "DeliveryToS3.DataFreshness", "4XXError", "5XXError"),
+    ):
+        assert metric in alarms, metric
+
+
+def test_what_is_known_by_its_name_is_called_so() -> None:
+    everything = {(file.stem, name): said for file in FILES for name, said in resources(file).items()}
+    [called] = [
+        dimension["Value"]
+        for dimension in everything["watch", "ApiServerErrors"]["Properties"]["Dimensions"]
+        if dimension["Name"] == "ApiName"
+    ]
+    [policy] = everything["data", "DatabaseRole"]["Properties"]["Policies"]
+    [statement] = policy["PolicyDocument"]["Statement"]
+
+    for said in everything.values():
+        if said["Type"] == "AWS::ApiGateway::RestApi":
+            assert said["Properties"]["Name"] == called
+    functions = {
+        said["Properties"]["FunctionName"]
+        for (part, _), said in everything.items()
+        if part == "lambdas" and said["Type"] == "AWS::Lambda::Function"
+    }
+    assert not functions or statement["Resource"].rpartition(":")[2] in functions
