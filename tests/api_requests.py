@@ -265,6 +265,13 @@ def _topic_policy(said: Properties) -> Iterator[Request]:
         yield "sns", "SetTopicAttributes", {"TopicArn": topic, "AttributeName": "Policy", "AttributeValue": value}
 
 
+def _event_rule(said: Properties) -> Iterator[Request]:
+    rule = {name: said[name] for name in ("Name", "Description", "ScheduleExpression", "State") if name in said}
+    pattern = {"EventPattern": json.dumps(said["EventPattern"])} if "EventPattern" in said else {}
+    yield "events", "PutRule", rule | pattern
+    yield "events", "PutTargets", {"Rule": said.get("Name", "made-up"), "Targets": said["Targets"]}
+
+
 def _renamed(said: Properties, **names: str) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in said.items()}
 
@@ -292,6 +299,7 @@ _CREATES: dict[str, Callable[[Properties], Iterator[Request]]] = {
     "AWS::ElastiCache::SubnetGroup": _as_is(
         "elasticache", "CreateCacheSubnetGroup", Description="CacheSubnetGroupDescription"
     ),
+    "AWS::Events::Rule": _event_rule,
     "AWS::Glue::Crawler": _crawler,
     "AWS::Glue::Database": _as_is("glue", "CreateDatabase"),
     "AWS::Glue::Job": _as_is("glue", "CreateJob"),
