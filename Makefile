@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
+CHECKOV_VERSION := 3.3.30
 CLICKSTREAM := .venv/bin/python -m cli.main
 
 INPUT ?=
@@ -15,7 +16,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error PyFlink starts its Python workers by a path without spaces. Next: move "$(CURDIR)" to a folder whose path has none)
 endif
 
-.PHONY: help setup run test lint unit contract pipeline integration bench package lock clean
+.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +28,7 @@ run: setup ## the whole pipeline here; INPUT= USERS= LAKE= REPORT= EVENTS= are o
 	@$(CLICKSTREAM) run $(if $(INPUT),--input "$(INPUT)") $(if $(USERS),--users "$(USERS)") \
 		$(if $(LAKE),--lake "$(LAKE)") $(if $(REPORT),--report "$(REPORT)") $(if $(EVENTS),--events "$(EVENTS)")
 
-test: setup lint ## lint, types and all tests
+test: setup lint policy ## lint, types, policy scan and all tests
 	@.venv/bin/python tests/needs.py
 	.venv/bin/python -m pytest tests/unit tests/contract tests/pipeline tests/integration
 
@@ -35,6 +36,9 @@ lint: .venv/.locked ## format, lint, types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+policy: .venv-policy/.locked ## scan the CloudFormation templates; deploy/checkov.yaml says what is left out, and why
+	@.venv-policy/bin/checkov --config-file deploy/checkov.yaml
 
 unit: .venv/.locked ## the tests that need no Java and no server
 	.venv/bin/python -m pytest tests/unit
@@ -53,9 +57,11 @@ lock: ## pin all packages anew from pyproject.toml
 		--no-annotate -o requirements.lock pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate -c requirements.lock -o deploy/requirements.lock pyproject.toml
+	echo checkov==$(CHECKOV_VERSION) | .venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -o deploy/checkov.lock -
 
 clean: ## forget all local data; `make setup` fetches what it needs again
-	rm -rf .data dist flink_app/target node_modules .venv
+	rm -rf .data dist flink_app/target node_modules .venv .venv-policy
 
 .venv/.locked: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
@@ -64,4 +70,11 @@ clean: ## forget all local data; `make setup` fetches what it needs again
 	@test -x .venv/bin/uv || .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$(UV_VERSION)"
 	@.venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock
 	@.venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# checkov pins packages that ours need in other versions
+.venv-policy/.locked: deploy/checkov.lock | .venv/.locked
+	@echo "▸ checkov into .venv-policy (once)"
+	@test -x .venv-policy/bin/python || .venv/bin/uv venv -q --python .venv/bin/python .venv-policy
+	@.venv/bin/uv pip sync -q --python .venv-policy/bin/python --require-hashes deploy/checkov.lock
 	@touch $@

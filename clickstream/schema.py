@@ -44,6 +44,20 @@ def flink_type(column: pa.DataType) -> str:
     return names[column]
 
 
+def glue_type(column: pa.DataType) -> str:
+    """Write an Arrow type as Hive does, for Glue, Athena and Redshift Spectrum."""
+    if pa.types.is_struct(column):
+        return f"struct<{','.join(f'{f.name}:{glue_type(f.type)}' for f in column)}>"
+    names = {
+        pa.string(): "string",
+        pa.float64(): "double",
+        pa.int64(): "bigint",
+        pa.binary(): "binary",
+        UTC_MICROS: "timestamp",
+    }
+    return names[column]
+
+
 def flink_columns(schema: pa.Schema) -> str:
     """Write a schema as the column list of a Flink CREATE TABLE."""
     return ",\n  ".join(f"`{field.name}` {flink_type(field.type)}" for field in schema)
@@ -69,6 +83,10 @@ PARTITION: Final = _fields(year=pa.string(), month=pa.string(), day=pa.string(),
 """The arrival hour in UTC, zero-padded; folders in the lake, not columns of the files."""
 
 ENRICHED: Final = pa.schema([*EVENT, *ENRICHMENT, *ORIGIN])
+FLATTENED: Final = pa.schema(
+    [inner for column in ENRICHED for inner in (column.type if pa.types.is_struct(column.type) else [column])]
+)
+"""What the flatten job makes of `enriched`: the fields of `additional_data` as columns in its place."""
 RAW: Final = pa.schema([pa.field("payload", pa.binary()), *ORIGIN])
 REJECTED: Final = pa.schema([pa.field("payload", pa.binary()), *REASON, *ORIGIN])
 OUTCOME: Final = pa.schema(

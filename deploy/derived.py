@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import yaml
 
+from deploy.glue_columns import glue_columns
+
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
-BLOCKS: Final[dict[str, Callable[..., Any]]] = {}
+BLOCKS: Final[dict[str, Callable[..., Any]]] = {"columns": glue_columns}
 
 _BLOCK: Final = re.compile(r"^( *)# derived: (.+)\n(?:.*\n)*?\1# derived end$", re.MULTILINE)
 
