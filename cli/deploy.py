@@ -86,7 +86,8 @@ def up(
         for step in deployment.up():
             screen.step(f"{step.wanted.part}: {'as it should be' if step.nothing else 'done'}")
         deploy_job.start_new_job(session, deployment.done)
-    screen.step(f"next: clickstream deploy smoke --environment {environment}")
+    if only is None:
+        screen.step(f"next: clickstream deploy smoke --environment {environment}")
 
 
 @app.command()

@@ -12,6 +12,13 @@ from deploy.plan import Step
 
 _SIGNS: Final = {"create": "+", "change": "~", "may be replaced": "±", "replace": "±", "delete": "-"}
 _STYLES: Final = {"+": "green", "~": "yellow", "±": "red", "-": "red"}
+_DONE: Final = {
+    "create": "to create",
+    "change": "to change",
+    "may be replaced": "that may be replaced",
+    "replace": "to replace",
+    "delete": "to delete",
+}
 
 
 def show_plan(steps: Sequence[Step]) -> None:
@@ -33,7 +40,7 @@ def show_plan(steps: Sequence[Step]) -> None:
         later = [f"{name} {value}" for name, value in step.wanted.parameters.items() if not isinstance(value, str)]
         if later and step.action == "update":
             screen.out.print(f"  and what follows from {', '.join(later)}", markup=False)
-    said = ", ".join(f"{number:,} to {what}" for what, number in counts.items())
+    said = ", ".join(f"{number:,} {_DONE[what]}" for what, number in counts.items())
     screen.step(f"plan: {said or 'no changes'}")
 
 

@@ -187,7 +187,8 @@ def leftovers(clients: Clients, environment: str) -> list[Left]:
     mine = _mine(environment)
     found = [Left("log group", name) for name in log_groups(clients, environment)]
     for kind, service, operation, names in _LISTS:
-        for page in _pages(clients, service, operation):
+        request = {"BucketRegion": clients.region} if service == "s3" else {}  # they are listed for all regions
+        for page in _pages(clients, service, operation, **request):
             found += [Left(kind, name) for name in names(page) if mine(name)]
     listed = {service for _, service, _, _ in _LISTS} | {"logs"}
     tags = [{"Key": ENVIRONMENT_TAG, "Values": [environment]}]

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
@@ -116,7 +117,7 @@ class Stacks:
         stack_id = described["StackId"]
         seen = {event["EventId"] for event in self.events(stack_id)}
         with answering(f"deleting {stack}"):
-            self.clients("cloudformation").delete_stack(StackName=stack_id)
+            self.clients("cloudformation").delete_stack(StackName=stack)
         self._begun(stack_id, seen)
         self.follow(stack_id, seen)
 
@@ -304,13 +305,14 @@ class ChangeSet:
 
     def __exit__(self, *_: object) -> None:
         if not self._executed:
-            self._stacks.clients("cloudformation").delete_change_set(**self._names)
+            with _nothing_answered():
+                self._stacks.clients("cloudformation").delete_change_set(**self._names)
 
     def execute(self) -> None:
         """Have the changes made, and wait."""
         stack = self._names["StackName"]
         seen = {event["EventId"] for event in self._stacks.events(stack)}
-        with answering(f"updating {stack}"):
+        with answering(f"updating {stack}"), _nothing_answered():
             self._stacks.clients("cloudformation").execute_change_set(**self._names)
         self._executed = True
         self._stacks._begun(stack, seen)  # its other half
@@ -336,6 +338,11 @@ class ChangeSet:
             if not found.get("NextToken"):
                 return
             found = client.describe_change_set(**self._names, NextToken=found["NextToken"])
+
+
+def _nothing_answered() -> AbstractContextManager[None]:
+    """Do without the empty result that these answers have at AWS; ministack's have none, which boto3 cannot read."""
+    return suppress(KeyError)
 
 
 def _change(said: Mapping[str, Any]) -> Change:
