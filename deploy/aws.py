@@ -130,6 +130,8 @@ def _answered(error: ClientError, doing: str) -> ClickstreamError:
         then = "see whose keys these are, aws sts get-caller-identity"
     elif name in _DENIED:
         then = "have whoever administers the account allow it"
+    elif name == "ValidationError":
+        then = "mend what it names, in the template or in the environment's file"
     else:
         then = "clickstream doctor"
     return Refused(f"{said}. Next: {then}")

@@ -120,8 +120,8 @@ class Application:
                 )
             self._wait(deadline, f"snapshot {name}: {status.lower()}")
 
-    def snapshots(self) -> list[str]:
-        """Return the names of the snapshots that can be started from, newest first."""
+    def snapshots(self, before: int | None = None) -> list[str]:
+        """Return the names of the snapshots that can be started from, newest first: all, or of versions before one."""
         found: list[dict[str, Any]] = []
         more: dict[str, str] = {}
         while True:
@@ -131,7 +131,11 @@ class Application:
             if not answer.get("NextToken"):
                 break
             more = {"NextToken": answer["NextToken"]}
-        ready = [one for one in found if one["SnapshotStatus"] == "READY"]
+        ready = [
+            one
+            for one in found
+            if one["SnapshotStatus"] == "READY" and (before is None or one["ApplicationVersionId"] < before)
+        ]
         ready.sort(
             key=lambda one: one.get("SnapshotCreationTimestamp") or datetime.min.replace(tzinfo=UTC), reverse=True
         )
@@ -198,7 +202,8 @@ class Application:
             }
         )
         self._reach("READY", answer)
-        self.start()
+        snapshots = self.snapshots(before=version)
+        self.start(snapshots[0] if snapshots else None)
 
     def _reach(self, wanted: str, answer: Mapping[str, Any]) -> None:
         """Wait until the operation that was begun is over and the job in the state that it leads to."""

@@ -119,14 +119,13 @@ class Wiring:
     def _value(self, part: str, name: str, said: Mapping[str, Any]) -> str | Later | None:
         given = self.environment.parameters.get(part, {})
         sources = [one for one in NAMES[: NAMES.index(part)] if name in template.outputs(self.bodies.get(one, ""))]
-        live = [one for one in sources if one in self.parts or one in self.there]
+        live = [one for one in sources if one in self.parts or name in self._outputs(one)]
         if name == "Environment":
             return self.environment.name
         if name in given:
             return given[name]
         if live:
-            found = self.there.get(live[-1])
-            value = found.outputs.get(name) if found else None
+            value = self._outputs(live[-1]).get(name)
             return Later(live[-1], name) if value is None else value
         if name in self.keys or "Default" in said:
             return self.keys.get(name)
@@ -140,6 +139,9 @@ class Wiring:
             f"({said.get('Description', 'which has no default')}). "
             f"Next: write it there, as parameters: {{{part}: {{{name}: …}}}}"
         )
+
+    def _outputs(self, part: str) -> Mapping[str, str]:
+        return self.there[part].outputs if part in self.there else {}
 
 
 def decide(wanted: Wanted, found: Found | None) -> Step:
