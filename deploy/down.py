@@ -69,6 +69,8 @@ class Teardown:
             self.stacks.tell.step(f"{part}: deleting")
             self._delete(part)
         self._delete_logs()
+        if self.parts is None:
+            self._delete_snapshots()
 
     def left(self, patience: float = 120.0) -> list[Left]:
         """Return what is still there of an environment that was deleted whole, once AWS' own lists have settled."""
@@ -127,6 +129,17 @@ class Teardown:
                 if self.parts is None or any(self._stack(part) in name for part in self.parts):
                     logs.delete_log_group(logGroupName=name)
                     self.stacks.tell.line(f"✓ {name}  log group  deleted")
+
+    def _delete_snapshots(self) -> None:
+        """Delete the snapshots that CloudFormation took when it replaced the database."""
+        mine = _mine(self.stacks.environment.name)
+        with answering("deleting database snapshots"):
+            for page in _pages(self.stacks.clients, "rds", "describe_db_cluster_snapshots", SnapshotType="manual"):
+                for one in page["DBClusterSnapshots"]:
+                    name = one["DBClusterSnapshotIdentifier"]
+                    if mine(name) and one["DBClusterIdentifier"] == f"{PROJECT_NAME}-{self.stacks.environment.name}":
+                        self.stacks.clients("rds").delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
+                        self.stacks.tell.line(f"✓ {name}  database snapshot  deleted")
 
 
 def empty(clients: Clients, bucket: str) -> Iterator[int]:

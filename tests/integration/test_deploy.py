@@ -28,6 +28,7 @@ from deploy.down import Left, Loss, Teardown, leftovers
 from deploy.execute import LARGEST_BODY, Deployment, Stacks
 from deploy.parts import ENVIRONMENT_TAG, PART_TAG
 from tests.servers import S3Server
+from tests.told import Told
 
 REAL = plan.bodies(TEMPLATES)
 PATIENCE = 60.0  # seconds; a bound, not a claim
@@ -44,22 +45,6 @@ def name(request: pytest.FixtureRequest) -> str:
     """An environment that no other test has."""
     number = request.session.items.index(request.node)
     return f"t{number}"
-
-
-class Told:
-    """Keeps what was told; `interrupt_at` is a word at which somebody types Ctrl-C."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.interrupt_at: str | None = None
-
-    def step(self, text: str) -> None:
-        self.lines.append(text)
-        if self.interrupt_at and self.interrupt_at in text:
-            self.interrupt_at = None
-            raise KeyboardInterrupt
-
-    line = now = step
 
 
 @dataclass
@@ -365,6 +350,22 @@ def test_down_says_what_would_be_lost_and_then_leaves_nothing_behind(world: Worl
     groups = [one["logGroupName"] for one in logs.describe_log_groups()["logGroups"]]
     assert not [one for one in groups if mine in one]
     assert f"/aws/lambda/clickstream-{world.name}x-names" in groups
+
+
+def test_down_deletes_the_snapshot_that_a_replaced_database_left_and_nobody_elses(world: World) -> None:
+    rds, mine = world.clients("rds"), f"clickstream-{world.name}"
+    for cluster in (mine, f"{mine}9"):
+        rds.create_db_cluster(DBClusterIdentifier=cluster, Engine="aurora-mysql")
+        rds.create_db_cluster_snapshot(
+            DBClusterSnapshotIdentifier=f"{cluster}-data-snapshot-database", DBClusterIdentifier=cluster
+        )
+    rds.delete_db_cluster(DBClusterIdentifier=mine, SkipFinalSnapshot=True)
+
+    world.teardown().down()
+
+    left = [one["DBClusterSnapshotIdentifier"] for one in rds.describe_db_cluster_snapshots()["DBClusterSnapshots"]]
+    assert f"{mine}-data-snapshot-database" not in left
+    assert f"{mine}9-data-snapshot-database" in left
 
 
 def test_an_empty_bucket_is_no_loss_and_zips_are_none(world: World) -> None:

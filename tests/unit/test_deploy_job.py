@@ -11,19 +11,10 @@ from botocore.stub import ANY, Stubber
 from clickstream.errors import Refused, Unavailable
 from deploy.aws import Clients
 from deploy.job import Application
+from tests.told import Told
 
 NAME = "clickstream-dev"
 MOMENT = datetime(2026, 11, 24, tzinfo=UTC)
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def step(self, text: str) -> None:
-        self.said.append(text)
-
-    line = now = step
 
 
 class Service:
@@ -141,7 +132,7 @@ def service(client: Any) -> Iterator[Service]:
 def job(client: Any) -> Application:
     clients = Clients("eu-central-1")
     clients._made["kinesisanalyticsv2"] = client
-    return Application(NAME, clients, Quiet(), poll=0, patience=60)
+    return Application(NAME, clients, Told(), poll=0, patience=60)
 
 
 def test_an_update_takes_a_snapshot_first_and_carries_the_token_of_the_version_it_looked_at(
