@@ -74,7 +74,10 @@ def need_account(clients: Clients, environment: Environment) -> str:
 
 
 def examine(environment: Environment, clients: Clients, jar: Path) -> Iterator[Check]:
-    """Look at one thing after the other. What nobody can be asked about without credentials is left out then."""
+    """Look at one thing after the other; without credentials, only at what takes none.
+
+    A quota that cannot be asked for is worth a look; one that is too small is bad.
+    """
     yield from _versions(jar)
     yield from _configuration(environment)
     who = _guarded("credentials", lambda: _credentials(environment, clients))
@@ -84,10 +87,10 @@ def examine(environment: Environment, clients: Clients, jar: Path) -> Iterator[C
     yield _guarded("region", lambda: _region(clients))
     for service, operation, request in _REACHED:
         yield _reached(clients, service, operation, request)
-    yield _guarded("shards", lambda: _shards(environment, clients))
+    yield _guarded("shards", lambda: _shards(environment, clients), "look")
     for quota in _QUOTAS:
-        yield _guarded(quota.about, partial(_quota, clients, quota))
-    yield _guarded("API requests", lambda: _api(environment, clients))
+        yield _guarded(quota.about, partial(_quota, clients, quota), "look")
+    yield _guarded("API requests", lambda: _api(environment, clients), "look")
 
 
 def _versions(jar: Path) -> Iterator[Check]:
@@ -146,7 +149,12 @@ def _reached(clients: Clients, service: str, operation: str, request: dict[str, 
     try:
         getattr(clients(service), operation)(**request)
     except ClientError as error:
-        return Check(service, "bad", f"{code(error)}: {words(error)}", "have whoever administers the account allow it")
+        return Check(
+            service,
+            "bad",
+            f"{code(error)}: {' '.join(words(error).split())}",
+            "have whoever administers the account allow it",
+        )
     except (BotoCoreError, ClickstreamError) as error:
         return Check(service, "bad", str(error), "look at the network, the proxy, and whether the region has it")
     return Check(service, "ok", "answers")
@@ -183,14 +191,21 @@ def _quota(clients: Clients, quota: "_Quota") -> Check:
 
 
 def _quota_value(clients: Clients, service: str, quota: str) -> float:
+    """Return the account's quota, which is AWS' default as long as nobody has asked for another."""
+    client, which = clients("service-quotas"), {"ServiceCode": service, "QuotaCode": quota}
     with answering(f"asking for the quotas of {service}"):
-        answer = clients("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=quota)
+        try:
+            answer = client.get_service_quota(**which)
+        except ClientError as error:
+            if code(error) != "NoSuchResourceException":
+                raise
+            answer = client.get_aws_default_service_quota(**which)
     return float(answer["Quota"]["Value"])
 
 
-def _guarded(about: str, check: Callable[[], Check]) -> Check:
+def _guarded(about: str, check: Callable[[], Check], otherwise: Verdict = "bad") -> Check:
     try:
         return check()
     except ClickstreamError as error:
-        found, _, then = str(error).partition(". Next: ")
-        return Check(about, "bad", found, then)
+        found, _, then = " ".join(str(error).split()).partition(". Next: ")
+        return Check(about, otherwise, found, then)

@@ -96,6 +96,19 @@ def test_what_is_wrong_has_a_next_step(
     assert words in check.then
 
 
+def test_a_quota_that_nobody_has_changed_is_aws_default_and_one_that_cannot_be_asked_for_is_worth_a_look(
+    account: Account,
+) -> None:
+    account.change("service-quotas", "get_service_quota", refusal("NoSuchResourceException"))
+    account.change("service-quotas", "get_aws_default_service_quota", {"Quota": {"Value": 5.0}})
+    of_nobody = examined(account)["VPCs in the region"]
+    account.change("service-quotas", "get_service_quota", refusal("AccessDeniedException"))
+    not_allowed = examined(account)["VPCs in the region"]
+
+    assert (of_nobody.verdict, of_nobody.found) == ("ok", "up to 5")
+    assert (not_allowed.verdict, not_allowed.then) == ("look", "have whoever administers the account allow it")
+
+
 def test_without_credentials_nothing_more_is_asked(account: Account) -> None:
     account.change("sts", "get_caller_identity", NoCredentialsError())
 
