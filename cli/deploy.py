@@ -82,7 +82,7 @@ def up(
     show_cost(Workload(events_per_second or session.environment.events_per_second), deployment.parts)
     ask(f"Do this in environment {environment}?", yes)
     with opened(environment, endpoint) as session, going_on_by_itself("up", environment):
-        deployment = deployment_of(session, only, delete_data=delete_data)
+        deployment = deployment_of(session, only, delete_data=delete_data, built=deployment.artifacts)
         for step in deployment.up():
             screen.step(f"{step.wanted.part}: {'as it should be' if step.nothing else 'done'}")
         deploy_job.start_new_job(session, deployment.done)

@@ -17,6 +17,7 @@ from clickstream.errors import Refused
 from deploy.parts import NAMES, selected
 
 if TYPE_CHECKING:
+    from deploy.artifacts import Artifacts
     from deploy.aws import Clients
     from deploy.config import Environment
     from deploy.execute import Deployment, Stacks
@@ -91,8 +92,10 @@ def opened(environment: str, endpoint: str | None) -> Iterator[Session]:
         clients.close()
 
 
-def deployment_of(session: Session, only: str | None, *, delete_data: bool = False) -> "Deployment":
-    """Return what `plan` and `up` work on: all parts of the environment, or only some."""
+def deployment_of(
+    session: Session, only: str | None, *, delete_data: bool = False, built: "Artifacts | None" = None
+) -> "Deployment":
+    """Return what `plan` and `up` work on: all parts of the environment, or only some; `built` are zips of before."""
     from deploy import plan  # noqa: PLC0415
     from deploy.artifacts import Artifacts  # noqa: PLC0415
     from deploy.derived import TEMPLATES  # noqa: PLC0415
@@ -100,7 +103,8 @@ def deployment_of(session: Session, only: str | None, *, delete_data: bool = Fal
 
     environment = session.environment
     parts = selected(only, environment.without)
-    artifacts = Artifacts(BUILT, builders(environment.geo_database), session.tell)
+    artifacts = built or Artifacts(BUILT, builders(environment.geo_database), session.tell)
+    artifacts.tell = session.tell
     return Deployment(session.stacks, parts, plan.bodies(TEMPLATES), artifacts, delete_data)
 
 
@@ -109,7 +113,8 @@ def builders(geo_database: Path | None) -> Mapping[str, Callable[[Path], object]
     from deploy import package  # noqa: PLC0415
 
     def job(to: Path) -> None:
-        set_up.need_setup()
+        if not set_up.JAR.is_file():
+            raise Refused(f"the job's jar is not built: there is no {set_up.JAR}. Next: clickstream setup")
         package.build(to, set_up.JAR, geo_database)
 
     def a_lambda(name: str, to: Path) -> None:

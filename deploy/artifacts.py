@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
-from clickstream.errors import Refused
+from clickstream.errors import Refused, Unavailable
 from deploy.aws import Clients, Tell, answering, code
 
 FILES: Final = {
@@ -43,8 +44,22 @@ class Artifacts:
     def upload(self, parameter: str, clients: Clients, bucket: str) -> None:
         """Put it into the bucket, unless it is there."""
         file, key = self._file(parameter), self.key(parameter)
-        self.tell.now(f"uploading {key}")
-        put(clients, bucket, key, file.read_bytes())
+        if is_there(clients, bucket, key):
+            return
+        size, sent = file.stat().st_size, 0
+
+        def more(number: int) -> None:
+            nonlocal sent
+            sent += number
+            self.tell.now(f"uploading {key}: {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+
+        with answering(f"uploading {key} to {bucket}"):
+            try:
+                clients("s3").upload_file(
+                    str(file), bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Callback=more
+                )
+            except S3UploadFailedError as error:
+                raise Unavailable(f"{error}. Next: the same command again") from None
 
     def _file(self, parameter: str) -> Path:
         if parameter not in self._built:
@@ -60,11 +75,18 @@ class Artifacts:
 
 def put(clients: Clients, bucket: str, key: str, content: bytes) -> None:
     """Put an object whose key says its content into a bucket, unless it is there."""
-    s3 = clients("s3")
-    with answering(f"s3://{bucket}/{key}"):
+    if not is_there(clients, bucket, key):
+        with answering(f"uploading {key} to {bucket}"):
+            clients("s3").put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+
+
+def is_there(clients: Clients, bucket: str, key: str) -> bool:
+    """Say whether a bucket has an object."""
+    with answering(f"looking for s3://{bucket}/{key}"):
         try:
-            s3.head_object(Bucket=bucket, Key=key)
+            clients("s3").head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if code(error) not in ("404", "NoSuchKey", "NotFound"):
                 raise
-            s3.put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+            return False
+    return True

@@ -30,7 +30,7 @@ class Workload:
     offers_share: float = 0.13
     response_bytes: int = 300
     access_log_bytes: int = 300
-    headroom: float = 1.5  # peak to average
+    events_per_shard: int = 700  # a second, of the 1,000 that one takes
     events_per_kpu: int = 10_000  # a second; docs/performance.md measures 17,000 on a core with Redis beside it
     months_kept: int = 12  # of raw and of the lake
 
@@ -41,27 +41,31 @@ class Workload:
 
     @property
     def shards(self) -> int:
-        """The shards of clicks: 1,000 records or 1 MiB a second each."""
-        peak = self.events_per_second * self.headroom
-        return max(1, math.ceil(max(peak / 1000, peak * self.event_bytes / (1 << 20))))
+        """The shards of clicks: 1,000 records or 1 MiB a second each, of which a part is kept free."""
+        full = max(1 / 1000, self.event_bytes / (1 << 20))
+        return max(1, math.ceil(self.events_per_second * full * 1000 / self.events_per_shard))
 
     @property
     def offer_shards(self) -> int:
         """The shards of offers."""
-        return max(1, math.ceil(self.events_per_second * self.headroom * self.offers_share / 1000))
+        return max(1, math.ceil(self.events_per_second * self.offers_share / self.events_per_shard))
 
     @property
     def kpus(self) -> int:
         """The KPUs of the job, with the one that the service adds for itself."""
-        return 1 + max(1, math.ceil(self.events_per_second * self.headroom / self.events_per_kpu))
+        return 1 + max(1, math.ceil(self.events_per_second / self.events_per_kpu))
 
     @property
-    def redis(self) -> str:
-        """The node of Redis: 6 µs of its one core an event, and small nodes have that core for a tenth of the time."""
-        for most, node in ((2_000, "cache.t4g.micro"), (10_000, "cache.t4g.medium"), (80_000, "cache.m7g.large")):
+    def redis(self) -> tuple[int, str]:
+        """How many nodes of Redis, and of which kind, as docs/aws.md sizes them."""
+        for most, nodes, kind in (
+            (100, 1, "cache.t4g.micro"),
+            (1_000, 1, "cache.t4g.small"),
+            (10_000, 2, "cache.m7g.large"),
+        ):
             if self.events_per_second <= most:
-                return node
-        return "cache.m7g.xlarge"
+                return nodes, kind
+        return 2, "cache.r7g.large"
 
     def gigabytes(self, size: float) -> float:
         """Return what bytes of each event come to in a month."""
@@ -112,6 +116,7 @@ def by_part(lines: Collection[Line]) -> dict[str, float]:
 
 
 def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
+    nodes, kind = load.redis
     requests = load.millions / load.events_per_request
     offers = load.millions * load.offers_share
     shards = load.shards + load.offer_shards
@@ -127,7 +132,7 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
             "the job's traffic through them",
             load.gigabytes(load.event_bytes * (1 + load.offers_share)) * price["endpoint_gb"],
         ),
-        Line("data", f"Redis, one {load.redis}", HOURS * price["redis_hour"][load.redis]),
+        Line("data", f"Redis, {nodes} {kind}", nodes * HOURS * price["redis_hour"][kind]),
         Line(
             "data",
             "Aurora at 0.5 ACU with 10 GB",
@@ -176,10 +181,10 @@ def assumptions(load: Workload, prices: Prices) -> list[str]:
     return [
         f"list prices of {prices.region} as of {prices.as_of}, no free tiers, no taxes; a month of {HOURS:.0f} hours",
         f"{events} a request, {load.event_bytes} bytes each, {load.offers_share:.0%} of them offers",
-        f"peaks of {load.headroom:g} times the average; {load.events_per_kpu:,} events/s a KPU",
+        f"{load.events_per_shard:,} events/s a shard and {load.events_per_kpu:,} a KPU, so that peaks have room",
         f"{load.raw_bytes} bytes an event in raw, {load.row_bytes} each enriched and flattened",
         f"all of it kept for {load.months_kept} months, as it costs once that many have passed",
-        "one node of Redis, one instance of Aurora, endpoints in one zone, no NAT gateway",
+        "one instance of Aurora, endpoints in one zone, no NAT gateway",
     ]
 
 

@@ -19,6 +19,8 @@ from deploy.parts import selected
 
 Verdict = Literal["ok", "look", "bad"]
 
+_PEAK: Final = 1.5  # times the average
+
 _REACHED: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("cloudformation", "list_stacks", {}),
     ("s3", "list_buckets", {}),
@@ -174,7 +176,7 @@ def _shards(environment: Environment, clients: Clients) -> Check:
 
 def _api(environment: Environment, clients: Clients) -> Check:
     value = _quota_value(clients, "apigateway", "L-8A5B8E43")
-    peak = environment.events_per_second * cost.Workload(1).headroom
+    peak = environment.events_per_second * _PEAK
     found = f"{value:,.0f} a second in the account, {peak:,.0f} at peaks if each event is a request"
     if value < peak:
         return Check("API requests", "look", found, "have clients send batches to POST /events, or ask Service Quotas")

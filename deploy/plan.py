@@ -205,5 +205,13 @@ def refuse_to_lose(steps: Sequence[Step]) -> None:
 
 
 def bodies(folder: Path) -> dict[str, str]:
-    """Read the templates of all parts that have one."""
-    return {name: file.read_text() for name in NAMES if (file := folder / f"{name}.yaml").is_file()}
+    """Read the templates of all parts that have one; `Refused` names one that cannot be read."""
+    found = {}
+    for file in (folder / f"{name}.yaml" for name in NAMES):
+        if file.is_file():
+            found[file.stem] = file.read_text()
+            try:
+                template.parse(found[file.stem])
+            except Refused as error:
+                raise Refused(f"{file}: {error}") from None
+    return found

@@ -28,11 +28,14 @@ class Resource(NamedTuple):
     type: str
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms: `!Ref X` is {"Ref": "X"}."""
+class _Loader(yaml.CSafeLoader):
+    """YAML with CloudFormation's short forms: `!Ref X` is {"Ref": "X"}.
+
+    libyaml's, since PyYAML's own scanner stumbles over a question mark within brackets, as in {at: cron(5 * * * ? *)}.
+    """
 
 
-def _short_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+def _short_form(loader: yaml.CSafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.ScalarNode):
         value: Any = loader.construct_scalar(node)
     elif isinstance(node, yaml.SequenceNode):

@@ -34,7 +34,7 @@ def test_a_thousand_events_a_second_take_two_shards_two_kpus_and_2628_million_re
 
 def test_large_events_take_more_shards_than_their_number_would() -> None:
     assert Workload(1_000).shards == 2
-    assert Workload(1_000, event_bytes=10_000).shards == 15
+    assert Workload(1_000, event_bytes=10_000).shards == 14
 
 
 def test_events_in_batches_make_the_door_cheaper_and_nothing_else() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from cli.servers import PROJECT
 from clickstream.errors import Refused
-from deploy import explain, plan, template
+from deploy import config, explain, plan, template
+from deploy.artifacts import FILES
 from deploy.config import Environment
+from deploy.derived import TEMPLATES
 from deploy.parts import NAMES, PARTS, selected
 from deploy.plan import Change, Found, Later, Step, Wanted, Wiring
 
@@ -166,6 +168,17 @@ def test_a_later_value_is_asked_for_as_it_was() -> None:
     }
 
 
+def test_the_templates_that_are_shipped_get_all_their_parameters_in_the_environment_that_is_shipped() -> None:
+    bodies = plan.bodies(TEMPLATES)
+    parts = [part for part in NAMES if part in bodies]
+    wiring = Wiring(config.read("dev"), parts, bodies, {}, dict.fromkeys(FILES, "code/x"))
+
+    steps = [plan.decide(wiring.wanted(part), None) for part in parts]
+
+    assert {step.action for step in steps} <= {"create"}
+    assert all(step.changes for step in steps)
+
+
 def test_the_environments_file_has_the_say_over_an_output() -> None:
     found = wanted("job", there={"streams": STREAMS_THERE}, parameters={"job": {"ClicksStreamName": "of another team"}})
 
@@ -210,6 +223,20 @@ def test_short_forms_are_read_as_what_they_stand_for_and_dates_stay_text() -> No
         "C": {"Fn::Join": ["a", [{"Ref": "D"}]]},
         "V": "2012-10-17",
     }
+
+
+def test_a_template_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "streams.yaml").write_text("Resources: {")
+    with pytest.raises(Refused, match=r"streams.yaml: a template is not YAML"):
+        plan.bodies(tmp_path)
+
+    (tmp_path / "streams.yaml").write_text("Outputs: {}")
+    with pytest.raises(Refused, match=r"streams.yaml: a template has no Resources"):
+        plan.bodies(tmp_path)
+
+
+def test_a_question_mark_within_brackets_is_text() -> None:
+    assert template.parse("Resources: {A: {At: cron(5 * * * ? *)}}")["Resources"] == {"A": {"At": "cron(5 * * * ? *)"}}
 
 
 @pytest.mark.parametrize(
