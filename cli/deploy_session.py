@@ -121,6 +121,8 @@ def builders(geo_database: Path | None) -> Mapping[str, Callable[[Path], object]
         import_module("deploy.package").build_lambda(name, to)
 
     def flatten(to: Path) -> None:
+        if not FLATTEN.is_file():
+            raise Refused(f"there is no flatten script {FLATTEN}. Next: restore it, or leave out the part catalog")
         to.write_bytes(FLATTEN.read_bytes())
 
     lambdas = {"NamesLambdaKey": "names", "ScalingLambdaKey": "scaling", "OffersLambdaKey": "offers"}

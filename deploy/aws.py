@@ -81,7 +81,10 @@ class Clients:
             self._session = self._session or boto3.Session(region_name=self.region)
             return self._session.client(service, endpoint_url=self.endpoint, config=Config(**config), **keys)
         except ValueError as error:
-            raise Refused(f"{self.endpoint} is no address of AWS or a stand-in for it: {error}") from None
+            raise Refused(
+                f"no client for {service} in region {self.region!r} at {self.endpoint or 'AWS'}: {error}. "
+                "Next: mend the region in the environment's file, or --endpoint"
+            ) from None
 
     def close(self) -> None:
         """Close all connections."""

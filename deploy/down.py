@@ -57,7 +57,8 @@ class Teardown:
             for part in self.ours()
             if part not in _REBUILT
             for one in self.stacks.resources(self._stack(part))
-            if one["ResourceType"] in template.HOLDS_DATA and one.get("PhysicalResourceId")
+            if one["ResourceType"] in template.HOLDS_DATA and one["ResourceStatus"] != "DELETE_COMPLETE"
+            if one.get("PhysicalResourceId")
             if (what := self._holds(one["ResourceType"], one["PhysicalResourceId"]))
         ]
 
@@ -68,8 +69,8 @@ class Teardown:
         for part in self.ours():
             self.stacks.tell.step(f"{part}: deleting")
             self._delete(part)
-        self._delete_logs()
         if self.parts is None:
+            self._delete_logs()
             self._delete_snapshots()
 
     def left(self, patience: float = 120.0) -> list[Left]:
@@ -126,9 +127,8 @@ class Teardown:
         logs = self.stacks.clients("logs")
         with answering("deleting log groups"):
             for name in log_groups(self.stacks.clients, self.stacks.environment.name, self._api_ids):
-                if self.parts is None or any(self._stack(part) in name for part in self.parts):
-                    logs.delete_log_group(logGroupName=name)
-                    self.stacks.tell.line(f"✓ {name}  log group  deleted")
+                logs.delete_log_group(logGroupName=name)
+                self.stacks.tell.line(f"✓ {name}  log group  deleted")
 
     def _delete_snapshots(self) -> None:
         """Delete the snapshots that CloudFormation took when it replaced the database."""

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from deploy.artifacts import FILES, Artifacts, put
 from deploy.aws import Clients, Tell, answering, words
 from deploy.config import Environment
 from deploy.job import Application
-from deploy.parts import ENVIRONMENT_TAG, NAMES, PART_TAG, stack_name
+from deploy.parts import NAMES, stack_name
 from deploy.plan import Change, Found, Later, Step, Wanted, What
 
 LARGEST_BODY: Final = 51_200
@@ -194,7 +194,7 @@ class Deployment:
     def _step(self, wanted: Wanted, there: Mapping[str, Found]) -> Step:
         found = there.get(wanted.part)
         if found is not None and found.status.endswith("_COMPLETE"):
-            found = Found(found.status, self.stacks.body(wanted.stack), found.parameters, found.outputs)
+            found = replace(found, body=self.stacks.body(wanted.stack))
         step = plan.decide(wanted, found)
         if step.action != "update" or found is None:
             return step
@@ -220,6 +220,8 @@ class Deployment:
         if step.action == "update":
             self._before_update(step, there)
             with self._change_set(step, there[step.wanted.part], there) as change_set:
+                if not self.delete_data:
+                    plan.refuse_to_lose([plan.with_changes(step, change_set.changes)])
                 if change_set.changes:
                     change_set.execute()
         else:
@@ -268,8 +270,7 @@ class Deployment:
         return {"TemplateURL": signed.partition("?")[0]}
 
     def _common(self, wanted: Wanted) -> dict[str, Any]:
-        tags = {**self.environment.tags, ENVIRONMENT_TAG: self.environment.name, PART_TAG: wanted.part}
-        return {"Capabilities": _ALLOW, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        return {"Capabilities": _ALLOW, "Tags": [{"Key": key, "Value": value} for key, value in wanted.tags.items()]}
 
     def _change_set(self, step: Step, found: Found, there: Mapping[str, Found]) -> "ChangeSet":
         parameters = [

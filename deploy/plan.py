@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from clickstream.errors import Refused
 from deploy import template
 from deploy.config import Environment
-from deploy.parts import NAMES, stack_name
+from deploy.parts import ENVIRONMENT_TAG, NAMES, PART_TAG, stack_name
 
 Action = Literal["create", "recreate", "update", "keep", "wait", "stuck"]
 What = Literal["create", "change", "may be replaced", "replace", "delete"]
@@ -46,6 +46,7 @@ class Wanted:
     stack: str
     body: str
     parameters: Mapping[str, str | Later]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, str]:
@@ -114,7 +115,8 @@ class Wiring:
             value = self._value(part, name, said)
             if value is not None:
                 values[name] = value
-        return Wanted(part, stack_name(self.environment.name, part), self.bodies[part], values)
+        tags = {**self.environment.tags, ENVIRONMENT_TAG: self.environment.name, PART_TAG: part}
+        return Wanted(part, stack_name(self.environment.name, part), self.bodies[part], values, tags)
 
     def _value(self, part: str, name: str, said: Mapping[str, Any]) -> str | Later | None:
         given = self.environment.parameters.get(part, {})
@@ -165,7 +167,8 @@ def _same(wanted: Wanted, found: Found) -> bool:
     """Compare with what was deployed; a parameter that is not given has its default."""
     said = template.parameters(wanted.body)
     full = {name: wanted.parameters.get(name, str(what.get("Default", ""))) for name, what in said.items()}
-    return wanted.body.strip() == found.body.strip() and full == dict(found.parameters)
+    same_text = wanted.body.strip() == found.body.strip()
+    return same_text and full == dict(found.parameters) and dict(wanted.tags) == dict(found.tags)
 
 
 def _created(wanted: Wanted) -> tuple[Change, ...]:

@@ -48,6 +48,7 @@ STREAMS_THERE = Found(
     STREAMS,
     {"Environment": "dev", "Shards": "1", "Mode": "PROVISIONED"},
     {"ClicksStreamName": "clickstream-dev-clicks"},
+    {"clickstream:environment": "dev", "clickstream:part": "streams"},
 )
 
 
@@ -109,6 +110,14 @@ def test_what_differs_is_updated_and_cloudformation_knows_what_that_changes(para
 
     assert (step.action, step.changes, step.nothing) == ("update", None, False)
     assert plan.with_changes(step, []).nothing
+
+
+def test_another_tag_is_a_change() -> None:
+    tagged = Environment(name="dev", file=Path("dev.yaml"), region="eu-central-1", tags={"team": "shop"})
+
+    step = plan.decide(Wiring(tagged, ("streams",), BODIES, {}, {}).wanted("streams"), STREAMS_THERE)
+
+    assert step.action == "update"
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "REVIEW_IN_PROGRESS"])
