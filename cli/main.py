@@ -269,7 +269,15 @@ def _add_offers() -> None:
     app.command()(offers)
 
 
+def _add_deploy() -> None:
+    from cli import deploy  # noqa: PLC0415
+
+    app.add_typer(deploy.app, name="deploy")
+    app.command()(deploy.doctor)
+
+
 _add_offers()
+_add_deploy()
 
 
 def main() -> None:
