@@ -49,6 +49,9 @@ lock: ## pin all packages anew from pyproject.toml
 		--no-annotate -o requirements.lock pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate -c requirements.lock -o deploy/requirements.lock pyproject.toml
+	for lambda in names offers scaling; do .venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -c requirements.lock -o deploy/lambdas/$$lambda.lock \
+		deploy/lambdas/$$lambda.in; done
 
 clean: ## forget all local data; `make setup` fetches what it needs again
 	rm -rf .data dist flink_app/target node_modules .venv
