@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from clickstream.errors import Refused, Unavailable
-from deploy.scaling.decide import Action, Minute, Policy, Seen, latest, thresholds
+from deploy.scaling.decide import MOST_SHARDS, Action, Minute, Policy, Seen, latest, thresholds
 from deploy.scaling.traces import MINUTE, Load
 
 ACTIONS_TAG: Final = "clickstream-scaling"
@@ -62,17 +62,16 @@ def look(policy: Policy, kinesis: Any, cloudwatch: Any, stream: str, now: dateti
         on_demand = summary.get("StreamModeDetails", {}).get("StreamMode") == "ON_DEMAND"
         if on_demand:
             return Seen(now, summary["OpenShardCount"], (), on_demand=True)
-        limits = kinesis.describe_limits()
         actions = _actions(kinesis.list_tags_for_stream(StreamName=stream)["Tags"])
-    created = summary["StreamCreationTimestamp"].astimezone(UTC).replace(second=0, microsecond=0)
-    minutes, behind = _metrics(cloudwatch, stream, max(end - policy.quiet * MINUTE, min(created, end)), end)
+    minutes, behind = _metrics(cloudwatch, stream, end - policy.quiet * MINUTE, end)
+    age = (now - summary["StreamCreationTimestamp"]) // MINUTE  # before it was there it was not quiet
     return Seen(
         now=now,
         shards=summary["OpenShardCount"],
-        minutes=minutes,
+        minutes=minutes[-max(age, policy.recent) :],
         behind=behind,
         actions=actions,
-        free=limits["ShardLimit"] - limits["OpenShardCount"],
+        free=_free(kinesis),
         active=summary["StreamStatus"] == "ACTIVE",
     )
 
@@ -107,11 +106,18 @@ def arm(policy: Policy, cloudwatch: Any, prefix: str, shards: int, *, again: boo
                 )
 
 
+def _free(kinesis: Any) -> int:
+    """Return how many shards the account may still open; where that cannot be asked, Kinesis itself says no in time."""
+    try:
+        limits = kinesis.describe_limits()
+    except ClientError:
+        return MOST_SHARDS
+    return int(limits["ShardLimit"] - limits["OpenShardCount"])
+
+
 def _metrics(cloudwatch: Any, stream: str, start: datetime, end: datetime) -> tuple[Sequence[Minute], timedelta | None]:
     """Return each minute's traffic, and how far behind readers were at most in the last five that say so."""
     count = (end - start) // MINUTE
-    if not count:
-        return [], None
     of = {name: [0.0] * count for name in _SUMS}
     ages: dict[int, float] = {}
     queries = [_query(name, metric, "Sum", stream) for name, metric in _SUMS.items()]
