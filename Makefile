@@ -59,6 +59,9 @@ lock: ## pin all packages anew from pyproject.toml
 		--no-annotate -c requirements.lock -o deploy/requirements.lock pyproject.toml
 	echo checkov==$(CHECKOV_VERSION) | .venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o deploy/checkov.lock -
+	for lambda in names offers scaling; do .venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -c requirements.lock -o deploy/lambdas/$$lambda.lock \
+		deploy/lambdas/$$lambda.in; done
 
 clean: ## forget all local data; `make setup` fetches what it needs again
 	rm -rf .data dist flink_app/target node_modules .venv .venv-policy

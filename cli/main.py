@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import screen
+from cli import scaling, screen
 from cli import setup as set_up
 from clickstream import __version__
 from clickstream.errors import ClickstreamError, Refused
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 users_app = typer.Typer(no_args_is_help=True, help="The users table, and its names in Redis.")
 app.add_typer(users_app, name="users")
+app.add_typer(scaling.app, name="scaling")
 
 Folder = Annotated[
     Path, typer.Option("--folder", envvar="CLICKSTREAM_DATA", help="For servers' data, checkpoints and logs.")

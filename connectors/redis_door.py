@@ -7,7 +7,7 @@ so at once. Each script touches many keys, so a Redis in cluster mode will not d
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 import redis
@@ -18,7 +18,9 @@ from clickstream.errors import Refused, Unavailable
 from clickstream.place import Place
 from connectors.breaker import CircuitBreaker
 from enrichment.answers import Shared
-from enrichment.steps import Access
+
+if TYPE_CHECKING:
+    from enrichment.steps import Access  # with it come numpy and pyarrow, and a Lambda has neither
 
 T = TypeVar("T")
 
@@ -136,7 +138,7 @@ class RedisDoor:
     def let_go(self, addresses: Collection[str]) -> None:
         self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in addresses)))
 
-    def keep_newest(self, accesses: Sequence[Access]) -> None:
+    def keep_newest(self, accesses: "Sequence[Access]") -> None:
         self._run(self._keep_newest, accesses)
 
     def user(self, user_id: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import msgspec
 from clickstream.errors import Refused, Unavailable
 
 _VARIABLE: Final = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-_ARN: Final = re.compile(r"(arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d*:secret:[\w/+=.@-]+)(?:#(.+))?", re.ASCII)
+# an exclamation mark is in the names of those that AWS looks after, rds!cluster-…
+_ARN: Final = re.compile(r"(arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d*:secret:[\w/+=.@!-]+)(?:#(.+))?", re.ASCII)
 _NAME: Final = re.compile(r"secretsmanager:([\w/+=.@-]+)(?:#(.+))?", re.ASCII)
 _FORMS: Final = (
     "env:NAME for an environment variable, or secretsmanager:NAME or arn:aws:secretsmanager:… for one in AWS Secrets "

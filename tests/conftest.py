@@ -9,6 +9,8 @@ from uuid import uuid4
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis import Redis
 
     from cli.servers import Kinesalite, RedisServer
@@ -45,6 +47,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
 
     with S3Server(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lambda_zips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Path"]:
+    """The zips of all Lambdas, by name."""
+    from deploy import package
+
+    folder = tmp_path_factory.mktemp("lambdas")
+    for name in package.LAMBDAS:
+        package.build_lambda(name, folder / f"{name}.zip")
+    return {name: folder / f"{name}.zip" for name in package.LAMBDAS}
 
 
 @pytest.fixture
