@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,13 @@ RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or
 Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
 
 
+class Front(StrEnum):
+    """How events come in."""
+
+    STREAM = "stream"
+    API = "api"
+
+
 @app.command()
 def run(
     *,
@@ -57,6 +65,9 @@ def run(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
+    front: Annotated[
+        Front, typer.Option(help="How events come in: straight into the stream, or by HTTP through an API Gateway.")
+    ] = Front.STREAM,
     folder: Folder = set_up.DATA,
 ) -> None:
     """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
@@ -67,6 +78,7 @@ def run(
     clickstream run
     clickstream run --input events.ndjson --users users.csv --lake my-lake --report report.json
     clickstream run --follow --rate 500
+    clickstream run --front api --events 1000
     """  # noqa: D301
     from cli.run import Run  # noqa: PLC0415  # AWS' library takes a second
 
@@ -85,17 +97,24 @@ def run(
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
         parallelism=parallelism,
+        through_api=front is Front.API,
     )()
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    *,
+    front: Annotated[bool, typer.Option("--front", help="The emulated API Gateway too, for run --front api.")] = False,
+) -> None:
     """Fetch and build what is missing here: kinesalite, a geo database, the job's jar.
 
     \b
     clickstream setup
+    clickstream setup --front
     """  # noqa: D301
     set_up.setup()
+    if front:
+        set_up.set_up_front()
     screen.step("everything is in place")
 
 

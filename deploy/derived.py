@@ -18,9 +18,17 @@ from typing import Any, Final
 
 import yaml
 
+from deploy import front
+from deploy.event_schema import batch_schema, event_schema
+
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
-BLOCKS: Final[dict[str, Callable[..., Any]]] = {}
+BLOCKS: Final[dict[str, Callable[..., Any]]] = {
+    "event": event_schema,
+    "events": batch_schema,
+    "deployments": lambda: front.deployments((TEMPLATES / "front.yaml").read_text()),
+    "deployment": lambda: front.deployment((TEMPLATES / "front.yaml").read_text()),
+}
 
 _BLOCK: Final = re.compile(r"^( *)# derived: (.+)\n(?:.*\n)*?\1# derived end$", re.MULTILINE)
 
