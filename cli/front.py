@@ -11,17 +11,16 @@ from cli.servers import PROJECT, Localemu
 from clickstream.errors import Refused, Unavailable
 
 TEMPLATE: Final = PROJECT / "deploy" / "templates" / "front.yaml"
-STACK: Final = "clickstream-local-front"
 PATIENCE: Final = 120.0  # seconds
 
 
-def open_front(localemu: Localemu, stream: str, **parameters: str) -> str:
-    """Deploy the front door as it is to be on AWS, and return where it takes POSTs.
+def open_front(localemu: Localemu, stream: str, environment: str = "local", **parameters: str) -> str:
+    """Deploy the front door as it is to be on AWS, and return where it takes POSTs; one for each environment.
 
     What localemu does not know of the template, which is the firewall, it leaves out.
     """
     given = {
-        "Environment": "local",
+        "Environment": environment,
         "ClicksStreamName": stream,
         "ClicksStreamArn": f"arn:aws:kinesis:us-east-1:000000000000:stream/{stream}",
         "StreamKeyArn": "arn:aws:kms:us-east-1:000000000000:key/local",
@@ -42,16 +41,17 @@ def loopback_session() -> requests.Session:
 
 
 def _deploy(localemu: Localemu, parameters: dict[str, str]) -> dict[str, str]:
+    stack_name = f"clickstream-{parameters['Environment']}-front"
     with closing(localemu.client("cloudformation")) as client:
         client.create_stack(
-            StackName=STACK,
+            StackName=stack_name,
             TemplateBody=TEMPLATE.read_text(),
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             Capabilities=["CAPABILITY_IAM"],
         )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            stack = client.describe_stacks(StackName=STACK)["Stacks"][0]
+            stack = client.describe_stacks(StackName=stack_name)["Stacks"][0]
             if stack["StackStatus"] == "CREATE_COMPLETE":
                 return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
             if not stack["StackStatus"].endswith("IN_PROGRESS"):
