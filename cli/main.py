@@ -128,6 +128,7 @@ def generate(
     malformed: Annotated[float, typer.Option(min=0, max=1, help="The share to break.")] = 0.01,
     seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=500, help="How many in one POST; 1 sends each as it is.")] = 1,
     users: Annotated[Path | None, typer.Option(help="Write the shoppers' users table to this CSV file.")] = None,
 ) -> None:
     """Make up shoppers and publish what they do.
@@ -135,7 +136,7 @@ def generate(
     \b
     clickstream generate --to events.ndjson --users users.csv
     clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100
-    clickstream generate --to https://api.example.com/prod --events 1000
+    clickstream generate --to https://api.example.com/prod --events 1000 --batch 100
     """  # noqa: D301
     from generator.malformed import mixed  # noqa: PLC0415
     from generator.pace import paced  # noqa: PLC0415
@@ -145,7 +146,7 @@ def generate(
     if users is not None:
         write_customers(shoppers.customers(), users)
     records = islice(mixed(shoppers.records(), malformed, random.Random(seed)), events)  # noqa: S311
-    published = _publisher(to, endpoint, region).publish(paced(records, rate) if rate else records)
+    published = _publisher(to, endpoint, region, batch).publish(paced(records, rate) if rate else records)
     screen.err.print(f"{published.accepted:,} events are in {to}", markup=False)
     if published.refusals:
         raise Refused(f"{to} refused {published.refusals:,} events: {dict(published.refused)}")
@@ -261,13 +262,13 @@ def users_load(
     load(file, database, database_password, database_ca)
 
 
-def _publisher(to: str, endpoint: str | None, region: str | None):  # type: ignore[no-untyped-def]
+def _publisher(to: str, endpoint: str | None, region: str | None, batch: int):  # type: ignore[no-untyped-def]
     from generator.http import HttpPublisher  # noqa: PLC0415
     from generator.kinesis import KinesisPublisher  # noqa: PLC0415
     from generator.lines import FilePublisher  # noqa: PLC0415
 
     if to.startswith(("http://", "https://")):
-        return HttpPublisher(to)
+        return HttpPublisher(to, batch=batch)
     if to.startswith("kinesis:"):
         from cli.offers import kinesis_client  # noqa: PLC0415
 

@@ -52,7 +52,8 @@ def set_up_front() -> None:
     if made.returncode != 0:
         raise Refused(
             "the emulated front door needs Python 3.12 or 3.13 beside the job's 3.11, and there is none here. "
-            "Next: apt-get install python3.12, or pyenv install 3.12, or .venv/bin/uv python install 3.12"
+            "Next: apt-get install python3.12, or pyenv install 3.12, or .venv/bin/uv python install 3.12\n"
+            f"{made.stderr.strip()}"
         )
     sync = ["pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", str(Localemu.python)]
     _run([uv, *sync, str(_LOCALEMU_LOCK)])
