@@ -11,12 +11,13 @@ LAKE ?=
 REPORT ?=
 EVENTS ?=
 BENCH ?=
+FRONT ?=
 
 ifneq ($(words $(CURDIR)),1)
 $(error PyFlink starts its Python workers by a path without spaces. Next: move "$(CURDIR)" to a folder whose path has none)
 endif
 
-.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean
+.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean front
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,11 +25,14 @@ help: ## list what there is
 setup: .venv/.locked ## everything a fresh machine needs, without root
 	@$(CLICKSTREAM) setup
 
-run: setup ## the whole pipeline here; INPUT= USERS= LAKE= REPORT= EVENTS= are optional
-	@$(CLICKSTREAM) run $(if $(INPUT),--input "$(INPUT)") $(if $(USERS),--users "$(USERS)") \
-		$(if $(LAKE),--lake "$(LAKE)") $(if $(REPORT),--report "$(REPORT)") $(if $(EVENTS),--events "$(EVENTS)")
+front: setup ## an API Gateway that runs here, on a Python 3.12 or 3.13 of its own
+	@$(CLICKSTREAM) setup --front
 
-test: setup lint policy ## lint, types, policy scan and all tests
+run: $(if $(filter api,$(FRONT)),front,setup) ## the whole pipeline here; INPUT= USERS= LAKE= REPORT= EVENTS= FRONT=api are optional
+	@$(CLICKSTREAM) run $(if $(INPUT),--input "$(INPUT)") $(if $(USERS),--users "$(USERS)") \
+		$(if $(LAKE),--lake "$(LAKE)") $(if $(REPORT),--report "$(REPORT)") $(if $(EVENTS),--events "$(EVENTS)") $(if $(FRONT),--front "$(FRONT)")
+
+test: front lint policy ## lint, types, policy scan and all tests
 	@.venv/bin/python tests/needs.py
 	.venv/bin/python -m pytest tests/unit tests/contract tests/pipeline tests/integration
 
@@ -43,7 +47,10 @@ policy: .venv-policy/.locked ## scan the CloudFormation templates; deploy/checko
 unit: .venv/.locked ## the tests that need no Java and no server
 	.venv/bin/python -m pytest tests/unit
 
-contract pipeline integration: setup
+contract pipeline: setup
+	.venv/bin/python -m pytest tests/$@
+
+integration: front
 	.venv/bin/python -m pytest tests/$@
 
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
@@ -62,6 +69,8 @@ lock: ## pin all packages anew from pyproject.toml
 	for lambda in names offers scaling; do .venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -c requirements.lock -o deploy/lambdas/$$lambda.lock \
 		deploy/lambdas/$$lambda.in; done
+	.venv/bin/uv pip compile -q --python-version 3.12 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate -o cli/localemu.lock cli/localemu.in
 
 clean: ## forget all local data; `make setup` fetches what it needs again
 	rm -rf .data dist flink_app/target node_modules .venv .venv-policy

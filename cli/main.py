@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,13 @@ RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or
 Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
 
 
+class Front(StrEnum):
+    """How events come in."""
+
+    STREAM = "stream"
+    API = "api"
+
+
 @app.command()
 def run(
     *,
@@ -58,6 +66,9 @@ def run(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
+    front: Annotated[
+        Front, typer.Option(help="How events come in: straight into the stream, or by HTTP through an API Gateway.")
+    ] = Front.STREAM,
     folder: Folder = set_up.DATA,
 ) -> None:
     """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
@@ -68,6 +79,7 @@ def run(
     clickstream run
     clickstream run --input events.ndjson --users users.csv --lake my-lake --report report.json
     clickstream run --follow --rate 500
+    clickstream run --front api --events 1000
     """  # noqa: D301
     from cli.run import Run  # noqa: PLC0415  # AWS' library takes a second
 
@@ -86,17 +98,24 @@ def run(
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
         parallelism=parallelism,
+        through_api=front is Front.API,
     )()
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    *,
+    front: Annotated[bool, typer.Option("--front", help="The emulated API Gateway too, for run --front api.")] = False,
+) -> None:
     """Fetch and build what is missing here: kinesalite, a geo database, the job's jar.
 
     \b
     clickstream setup
+    clickstream setup --front
     """  # noqa: D301
     set_up.setup()
+    if front:
+        set_up.set_up_front()
     screen.step("everything is in place")
 
 
@@ -110,6 +129,7 @@ def generate(
     malformed: Annotated[float, typer.Option(min=0, max=1, help="The share to break.")] = 0.01,
     seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=500, help="How many in one POST; 1 sends each as it is.")] = 1,
     users: Annotated[Path | None, typer.Option(help="Write the shoppers' users table to this CSV file.")] = None,
 ) -> None:
     """Make up shoppers and publish what they do.
@@ -117,7 +137,7 @@ def generate(
     \b
     clickstream generate --to events.ndjson --users users.csv
     clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100
-    clickstream generate --to https://api.example.com/prod --events 1000
+    clickstream generate --to https://api.example.com/prod --events 1000 --batch 100
     """  # noqa: D301
     from generator.malformed import mixed  # noqa: PLC0415
     from generator.pace import paced  # noqa: PLC0415
@@ -127,7 +147,7 @@ def generate(
     if users is not None:
         write_customers(shoppers.customers(), users)
     records = islice(mixed(shoppers.records(), malformed, random.Random(seed)), events)  # noqa: S311
-    published = _publisher(to, endpoint, region).publish(paced(records, rate) if rate else records)
+    published = _publisher(to, endpoint, region, batch).publish(paced(records, rate) if rate else records)
     screen.err.print(f"{published.accepted:,} events are in {to}", markup=False)
     if published.refusals:
         raise Refused(f"{to} refused {published.refusals:,} events: {dict(published.refused)}")
@@ -243,13 +263,13 @@ def users_load(
     load(file, database, database_password, database_ca)
 
 
-def _publisher(to: str, endpoint: str | None, region: str | None):  # type: ignore[no-untyped-def]
+def _publisher(to: str, endpoint: str | None, region: str | None, batch: int):  # type: ignore[no-untyped-def]
     from generator.http import HttpPublisher  # noqa: PLC0415
     from generator.kinesis import KinesisPublisher  # noqa: PLC0415
     from generator.lines import FilePublisher  # noqa: PLC0415
 
     if to.startswith(("http://", "https://")):
-        return HttpPublisher(to)
+        return HttpPublisher(to, batch=batch)
     if to.startswith("kinesis:"):
         from cli.offers import kinesis_client  # noqa: PLC0415
 

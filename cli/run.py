@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cli import screen
+from cli.front import loopback_session, open_front
 from cli.job import JobProcess
-from cli.servers import Kinesalite, RedisServer
+from cli.servers import Kinesalite, Localemu, RedisServer
 from cli.tally import Tally
 from clickstream.errors import ClickstreamError, Refused, Unavailable
 from clickstream.settings import Geo, Offers, Settings, Source, flink_uri
@@ -25,11 +26,12 @@ from connectors.kinesis_reader import read
 from connectors.lake import Lake
 from connectors.redis_door import RedisDoor
 from connectors.users import Users, sync_names
+from generator.http import HttpPublisher
 from generator.kinesis import KinesisPublisher
 from generator.lines import records_in
 from generator.malformed import mixed
 from generator.pace import paced
-from generator.records import Record
+from generator.records import Publisher, Record
 from generator.shoppers import Shoppers
 
 CLICKS, OFFERS = "clicks", "offers"
@@ -55,6 +57,7 @@ class Run:
     follow: bool = False
     shards: int = 2
     parallelism: int = 2
+    through_api: bool = False
 
     def __call__(self) -> dict[str, Any]:
         """Run it all and return the report; whatever was started is stopped, also on Ctrl-C."""
@@ -75,8 +78,8 @@ class Run:
             job = JobProcess(settings, self.folder / "flink", parallelism=self.parallelism, checkpoint_seconds=seconds)
             running.enter_context(job)
             self._load_users(redis.url)
-            screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
-            publishing = Publishing(kinesis.client(), self._records())
+            publishing = Publishing(self._records())
+            publishing.publisher = self._publisher(kinesis, publishing, running)
             running.callback(publishing.stop)
             publishing.start()
             self._wait(job, publishing, tally)
@@ -86,7 +89,8 @@ class Run:
             offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
         facts = {
             "published": publishing.published,
-            "refused_by_stream": sum(publishing.refused.values()),
+            "refused_by_stream": 0 if self.through_api else sum(publishing.refused.values()),
+            "refused_by_front": sum(publishing.refused.values()) if self.through_api else 0,
             **tally.facts(),
             "offers": len(offers),
             "seconds": round(time.monotonic() - began, 1),
@@ -94,8 +98,9 @@ class Run:
         if self.report:
             self.report.write_text(json.dumps(facts, indent=2) + "\n")
         show(facts, tally, offers, self.lake)
+        door = "the front door" if self.through_api else "the stream"
         for reason, count in publishing.refused.items():
-            screen.err.print(f"{count:,} records are not among them, the stream refused them: {reason}", markup=False)
+            screen.err.print(f"{count:,} records are not among them, {door} refused them: {reason}", markup=False)
         check_books(facts)
         return facts
 
@@ -146,6 +151,19 @@ class Run:
             records = itertools.islice(records, self.events)
         return iter(paced(records, self.rate)) if self.rate else records
 
+    def _publisher(self, kinesis: Kinesalite, publishing: "Publishing", running: ExitStack) -> Publisher:
+        if not self.through_api:
+            screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
+            return KinesisPublisher(kinesis.client(), CLICKS, on_accepted=lambda *_: publishing.count(1))
+        screen.step("opening the front door")
+        localemu = running.enter_context(Localemu(self.folder / "localemu", kinesis.endpoint))
+        url = open_front(localemu, CLICKS)
+        screen.step(f"posting to {url}/events")
+        # a request that is only slow is not sent again: it would be counted twice
+        return HttpPublisher(
+            url, session=loopback_session(), batch=100, timeout=STUCK_SECONDS, on_accepted=publishing.count
+        )
+
     def _wait(self, job: JobProcess, publishing: "Publishing", tally: Tally) -> None:
         """Wait until all that was published is committed; to follow, until Ctrl-C and then for the rest."""
         rate = Rate()
@@ -182,10 +200,10 @@ class Run:
 class Publishing:
     """Publishes in a thread of its own, counting what the stream has accepted."""
 
-    client: Any
     records: Iterator[Record]
+    publisher: Publisher | None = None
     published: int = 0
-    refused: dict[str, int] = field(default_factory=dict)  # reason -> records that the stream does not take
+    refused: dict[str, int] = field(default_factory=dict)  # reason -> records that are not taken
     _stop: threading.Event = field(default_factory=threading.Event)
     _failure: BaseException | None = None
 
@@ -214,14 +232,15 @@ class Publishing:
 
     def _publish(self) -> None:
         try:
-            publisher = KinesisPublisher(self.client, CLICKS, on_accepted=self._accepted)
-            outcome = publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
+            assert self.publisher
+            outcome = self.publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
             self.refused = dict(outcome.refused)
         except BaseException as failure:  # the main thread raises it
             self._failure = failure
 
-    def _accepted(self, *_: object) -> None:
-        self.published += 1
+    def count(self, accepted: int) -> None:
+        """Add what has been accepted."""
+        self.published += accepted
 
 
 class Rate:

@@ -1,4 +1,4 @@
-"""Servers for this process alone: a Redis and a Kinesis on free loopback ports, gone when we are."""
+"""Servers for this process alone: a Redis, a Kinesis, an API Gateway on free loopback ports, gone when we are."""
 
 import ctypes
 import fcntl
@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar, Final, Self
 import boto3
 import botocore.session
 import redis
+import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -361,6 +362,47 @@ class Kinesalite(Server):
             ) from error
         finally:
             client.close()
+
+
+class Localemu(Server):
+    """An API Gateway, from the PyPI package localemu, mended by `cli/localemu_front.py`; CloudFormation fills it.
+
+    It forgets everything when it stops. What an API puts into Kinesis goes to `kinesis`, or to one of its own, if
+    that is not given. It runs on a Python of its own, since localemu needs a newer one than Flink has.
+    """
+
+    title = "localemu"
+    python: ClassVar[Path] = PROJECT / ".data" / "localemu-python" / "bin" / "python"
+
+    def __init__(
+        self, folder: Path, kinesis: str | None = None, *, patience: float = 120.0, **options: Any
+    ) -> None:  # it imports half of AWS before it listens
+        super().__init__(folder, patience=patience, **options)
+        self.kinesis = kinesis
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients find it, as `http://…`."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def client(self, service: str) -> Any:
+        """Make a boto3 client; the caller closes it."""
+        return aws_client(service, self.endpoint)
+
+    def command(self) -> Sequence[str | Path]:
+        if not self.python.exists():
+            raise Refused(f"{self.title} is not installed in {self.python.parents[1]}. Next: clickstream setup --front")
+        script = Path(__file__).with_name("localemu_front.py")
+        return [self.python, "-u", script, str(self.port), *([self.kinesis] if self.kinesis else [])]
+
+    def answers(self) -> bool:
+        if b"Ready." not in self.log.read_bytes():  # else another's server could answer on the port
+            return False
+        session = requests.Session()
+        session.trust_env = False
+        with session, suppress(requests.RequestException):
+            return session.get(f"{self.endpoint}/_localemu/health", timeout=2).ok
+        return False
 
 
 def _redis_server() -> str:

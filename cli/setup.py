@@ -1,4 +1,4 @@
-"""Fetches and builds what Python packages do not bring: kinesalite, a geo database, the job's jar."""
+"""Fetches and builds what our Python packages do not bring: kinesalite, a geo database, the jar, an API Gateway."""
 
 import gzip
 import os
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from cli import screen
-from cli.servers import PROJECT, program
+from cli.servers import PROJECT, Localemu, program
 from clickstream.errors import Refused
 
 DATA: Final = PROJECT / ".data"
 GEO: Final = DATA / "geo" / "GeoLite2-City.mmdb"
 JAR: Final = PROJECT / "flink_app" / "target" / "clickstream-flink.jar"
 _MODULES: Final = PROJECT / "node_modules"
+_LOCALEMU_LOCK: Final = Path(__file__).with_name("localemu.lock")
 _PACKED_GEO: Final = _MODULES / "geolite2-city" / "GeoLite2-City.mmdb.gz"
 
 
@@ -37,11 +38,39 @@ def setup() -> None:
         _run([maven, "-q", "-B", "-ntp", "package", "-f", str(PROJECT / "flink_app" / "pom.xml")])
 
 
+def set_up_front() -> None:
+    """Install localemu on a newer Python, for the emulated front door. A second time it does nothing."""
+    environment = Localemu.python.parents[1]
+    done = environment / ".locked"
+    if not _older(done, _LOCALEMU_LOCK):
+        return
+    screen.step("localemu into a Python environment of its own: the emulated front door (once)")
+    uv = program("uv", "make setup")
+    path = os.pathsep.join([*_pyenv(), os.environ.get("PATH", os.defpath)])
+    venv = [uv, "venv", "-q", "--clear", "--no-python-downloads", "--python", ">=3.12,<3.14", str(environment)]
+    made = subprocess.run(venv, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)  # noqa: S603
+    if made.returncode != 0:
+        raise Refused(
+            "the emulated front door needs Python 3.12 or 3.13 beside the job's 3.11, and there is none here. "
+            "Next: apt-get install python3.12, or pyenv install 3.12, or .venv/bin/uv python install 3.12\n"
+            f"{made.stderr.strip()}"
+        )
+    sync = ["pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", str(Localemu.python)]
+    _run([uv, *sync, str(_LOCALEMU_LOCK)])
+    done.touch()
+
+
 def need_setup() -> None:
     """Raise `Refused` when something that `setup` makes is missing."""
     for made in (_MODULES / "kinesalite", GEO, JAR):
         if not made.exists():
             raise Refused(f"{made} is missing. Next: clickstream setup")
+
+
+def _pyenv() -> list[str]:
+    """Return where pyenv keeps Pythons that are fit; its shims run only what a person has selected."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    return [str(folder) for minor in (12, 13) for folder in sorted(root.glob(f"versions/3.{minor}.*/bin"))]
 
 
 def _need_java() -> None:

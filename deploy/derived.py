@@ -18,11 +18,19 @@ from typing import Any, Final
 
 import yaml
 
+from deploy import front
+from deploy.event_schema import batch_schema, event_schema
 from deploy.glue_columns import glue_columns
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
-BLOCKS: Final[dict[str, Callable[..., Any]]] = {"columns": glue_columns}
+BLOCKS: Final[dict[str, Callable[..., Any]]] = {
+    "columns": glue_columns,
+    "event": event_schema,
+    "events": batch_schema,
+    "deployments": lambda: front.deployments((TEMPLATES / "front.yaml").read_text()),
+    "deployment": lambda: front.deployment((TEMPLATES / "front.yaml").read_text()),
+}
 
 _BLOCK: Final = re.compile(r"^( *)# derived: (.+)\n(?:.*\n)*?\1# derived end$", re.MULTILINE)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import socket
 import threading
 from collections import Counter, deque
@@ -14,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
@@ -71,10 +73,12 @@ def service_error(code: str, status: int) -> ClientError:
 
 
 class Api:
-    """Takes every POST to /event but the unwelcome one, and first gives the answers it was told to."""
+    """Takes every POST to /event and /events but with the unwelcome one, and first gives the answers it was told to."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.posted: list[tuple[str, int]] = []  # to which path, and with which answer
+        self.left: deque[list[int]] = deque()  # of the next arrays, the places of what is not taken
         self.content_types: set[str | None] = set()
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
         self.connections = 0
@@ -90,18 +94,24 @@ class Api:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 status, headers = api.answers.popleft() if api.answers else (self._status(body), {})
+                left = api.left.popleft() if status == 200 and self.path == "/events" and api.left else []
                 if status == 200:
-                    api.bodies.append(body)
+                    records = msgspec.json.decode(body, type=list[msgspec.Raw]) if self.path == "/events" else [body]
+                    api.bodies += [bytes(one) for place, one in enumerate(records) if place not in left]
                     api.content_types.add(self.headers["Content-Type"])
+                status = 207 if left else status
+                api.posted.append((self.path, status))
+                answer = json.dumps({"errors": [{"index": place, "code": "busy"} for place in left]}).encode()
                 self.send_response(status)
-                for name, value in {"Content-Length": "0", **headers}.items():
+                for name, value in {"Content-Length": str(len(answer)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
+                self.wfile.write(answer)
 
             def _status(self, body: bytes) -> int:
-                if self.path != "/event":
+                if self.path not in ("/event", "/events"):
                     return 404
-                return 400 if body == UNWELCOME else 200
+                return 400 if UNWELCOME in body else 200
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -144,14 +154,15 @@ class Door:
     unwelcome: Record
 
 
-@pytest.fixture(params=["file", "http", "kinesis"])
+@pytest.fixture(params=["file", "http", "http in batches", "kinesis"])
 def door(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Door]:
     if request.param == "file":
         path = tmp_path / "events"
         yield Door(FilePublisher(path), lambda: path.read_bytes().split(b"\n")[:-1], Record("1", b"two\nlines"))
-    elif request.param == "http":
+    elif request.param.startswith("http"):
         with Api() as api:
-            yield Door(http_publisher(api.url), lambda: api.bodies, Record("1", UNWELCOME))
+            batch = 50 if request.param == "http in batches" else 1
+            yield Door(http_publisher(api.url, batch=batch), lambda: api.bodies, Record("1", UNWELCOME))
     else:
         stream = Stream()
         yield Door(KinesisPublisher(stream, "clicks"), stream.arrived, Record("1", b"x" * (1 << 20)))
@@ -458,6 +469,78 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
             http_publisher(url, attempts=3, sleep=pauses.append, rng=Random(5)).publish(clicks(1))
 
     assert len(pauses) == 2
+
+
+# HTTP in batches
+
+
+def test_a_batch_is_one_request(api: Api) -> None:
+    published = http_publisher(api.url, workers=1, batch=100).publish(clicks(250))
+
+    assert published == Published(250)
+    assert api.posted == [("/events", 200)] * 3
+
+
+def test_what_is_not_json_by_itself_goes_alone_and_cannot_smuggle_a_record_in(api: Api) -> None:
+    payloads = [
+        b"{}",
+        b"{},{}",
+        b"1 ",
+        b"",
+        b"]",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16-le"),
+        b'"a"',
+        b"null",
+    ]
+
+    published = http_publisher(api.url, workers=1, batch=100).publish(Record("35", one) for one in payloads)
+
+    assert published.accepted == len(payloads)
+    assert [one.strip() for one in api.bodies] == [one.strip() for one in payloads]
+    assert Counter(path for path, _ in api.posted) == {"/event": 6, "/events": 3}
+
+
+def test_a_batch_that_is_refused_is_halved_until_the_record_at_fault_is_alone(api: Api) -> None:
+    records = clicks(16)
+    records.insert(5, Record("35", UNWELCOME))
+
+    published = http_publisher(api.url, workers=1, batch=100).publish(records)
+
+    assert published == Published(16, {"was answered 400": 1})
+    assert Counter(api.bodies) == Counter(one.payload for one in records if one.payload != UNWELCOME)
+    assert len(api.posted) <= 11
+
+
+def test_only_what_was_not_taken_of_a_batch_is_sent_again(api: Api) -> None:
+    api.left.extend([[1, 3, 4], [0, 2]])
+    records = clicks(5)
+    pauses: list[float] = []
+
+    published = http_publisher(api.url, workers=1, batch=5, sleep=pauses.append).publish(records)
+
+    assert published == Published(5)
+    assert api.bodies == [records[place].payload for place in (0, 2, 3, 1, 4)]
+    assert api.posted == [("/events", 207), ("/events", 207), ("/events", 200)]
+    assert len(pauses) == 2
+
+
+def test_a_door_that_never_takes_all_is_unavailable(api: Api) -> None:
+    api.left.extend([[0]] * 3)
+
+    with pytest.raises(Unavailable, match=r"/events took only a part of what it was sent, 3 times. Next: "):
+        http_publisher(api.url, batch=5, attempts=3, sleep=lambda _: None).publish(clicks(1))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_whoever_counts_hears_of_what_was_taken_and_not_of_the_rest(api: Api, batch: int) -> None:
+    heard: list[int] = []
+    records = [*clicks(20), Record("35", UNWELCOME)]
+
+    http_publisher(api.url, batch=batch, on_accepted=heard.append).publish(records)
+
+    assert sum(heard) == 20
 
 
 # Files alone

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from cli.servers import PROJECT, Kinesalite, RedisServer, Server, free_port, program
+from cli.servers import PROJECT, Kinesalite, Localemu, RedisServer, Server, free_port, program
+from cli.setup import set_up_front
 from clickstream.errors import Refused, Unavailable
 from tests.servers import MariaDb, S3Server
 
-KINDS: list[type[Server]] = [RedisServer, Kinesalite, MariaDb, S3Server]
+KINDS: list[type[Server]] = [RedisServer, Kinesalite, Localemu, MariaDb, S3Server]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -161,6 +162,27 @@ def test_node_modules_that_are_missing_are_refused_with_the_command_that_install
 
     with pytest.raises(Refused, match=r"kinesalite is not installed.*Next: cd .* npm ci"):
         Kinesalite(tmp_path / "server").start()
+
+
+def test_localemu_that_is_missing_is_refused_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Localemu, "python", tmp_path / "bin" / "python")
+
+    with pytest.raises(Refused, match=r"localemu is not installed.*Next: clickstream setup --front"):
+        Localemu(tmp_path / "server").start()
+
+
+def test_without_a_newer_python_the_front_door_is_refused_with_what_provides_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Localemu, "python", tmp_path / "localemu" / "bin" / "python")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path))
+
+    with pytest.raises(Refused, match=r"needs Python 3\.12 or 3\.13 .* Next: apt-get install python3\.12"):
+        set_up_front()
 
 
 # Each of them
