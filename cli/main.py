@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import screen
+from cli import analyst, screen
 from cli import setup as set_up
 from clickstream import __version__
 from clickstream.errors import ClickstreamError, Refused
@@ -270,6 +270,7 @@ def _add_offers() -> None:
 
 
 _add_offers()
+analyst.add_to(app)
 
 
 def main() -> None:

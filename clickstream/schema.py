@@ -69,6 +69,10 @@ PARTITION: Final = _fields(year=pa.string(), month=pa.string(), day=pa.string(),
 """The arrival hour in UTC, zero-padded; folders in the lake, not columns of the files."""
 
 ENRICHED: Final = pa.schema([*EVENT, *ENRICHMENT, *ORIGIN])
+FLATTENED: Final = pa.schema(
+    [inner for column in ENRICHED for inner in (column.type if pa.types.is_struct(column.type) else [column])]
+)
+"""What the flatten job makes of `enriched`: the fields of `additional_data` as columns in its place."""
 RAW: Final = pa.schema([pa.field("payload", pa.binary()), *ORIGIN])
 REJECTED: Final = pa.schema([pa.field("payload", pa.binary()), *REASON, *ORIGIN])
 OUTCOME: Final = pa.schema(
