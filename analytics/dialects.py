@@ -6,7 +6,7 @@ field. UNLOAD, COPY and CREATE EXTERNAL SCHEMA, which sqlglot leaves as they are
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
@@ -32,7 +32,7 @@ SINCE_UNTIL: Final = ("since", "until")
 _PLACE: Final = re.compile(r"\$\{(\w+)\}")
 _INSERTABLE: Final = {
     "lake": re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=-]+)*|(/[^'\\$]*)"),
-    "database": re.compile(r"[a-z0-9_]{1,255}"),
+    "glue_database": re.compile(r"[a-z0-9_]{1,255}"),
     "since": re.compile(r"\d{4}-\d\d-\d\d"),
     "until": re.compile(r"\d{4}-\d\d-\d\d"),
 }
@@ -99,7 +99,7 @@ def inserted(text: str, values: Mapping[str, str]) -> str:
         if name not in _INSERTABLE:
             raise Refused(f"the query asks for ${{{name}}}; what it can have is {', '.join(_INSERTABLE)}")
         if name not in values:
-            raise Refused(f"the query needs a value for ${{{name}}}. Next: give it with --{name}")
+            raise Refused(f"the query needs a value for ${{{name}}}. Next: give it with --{name.replace('_', '-')}")
         if not _INSERTABLE[name].fullmatch(values[name]):
             raise Refused(f"{values[name]!r} cannot be put into the query as ${{{name}}}")
         return values[name]
@@ -118,9 +118,10 @@ def split(text: str, dialect: DialectName) -> list[str]:
     return statements
 
 
-def parameters_of(text: str) -> set[str]:
-    """Name what stands as `:name` in a text for Redshift."""
-    return {str(one.this) for tree in _parsed(text, "redshift") for one in tree.find_all(exp.Placeholder) if one.this}
+def parameters_of(statements: Iterable[str]) -> set[str]:
+    """Name what stands as `:name` in statements for Redshift."""
+    trees = [tree for text in statements if _own(text, "redshift") is None for tree in _parsed(text, "redshift")]
+    return {str(one.this) for tree in trees for one in tree.find_all(exp.Placeholder) if one.this}
 
 
 def tables_of(text: str, dialect: DialectName) -> frozenset[tuple[str, str, str]]:

@@ -82,6 +82,39 @@ def query(
     run_query(find_query(name, dialect), sources, format, output)
 
 
+def redshift(
+    name: Annotated[str, typer.Argument(help="A query's name, a file of SQL, or - for the standard input.")],
+    *,
+    environment: Annotated[
+        str, typer.Option(help="Names the workgroup and the Glue database, if they are not given.")
+    ] = "dev",
+    workgroup: Annotated[str | None, typer.Option(help="If not given, clickstream-ENVIRONMENT.")] = None,
+    database: Annotated[str, typer.Option(help="Redshift's own.")] = "clickstream",
+    glue_database: Annotated[str | None, typer.Option(help="If not given, clickstream_ENVIRONMENT.")] = None,
+    lake: Annotated[str | None, typer.Option(help="s3://BUCKET, for what writes or reads unloads.")] = None,
+    since: Since = None,
+    until: Until = None,
+    region: Annotated[str | None, typer.Option(help="AWS region; else the one of your AWS settings.")] = None,
+) -> None:
+    """Run a query at AWS by Redshift's Data API, wait for it, and print what it answers.
+
+    \b
+    clickstream redshift external-schema
+    clickstream redshift count-by-event-name --since 2026-11-01 --until 2026-11-30
+    clickstream redshift unload-by-country-and-event-name --lake s3://my-lake
+    """
+    from cli.query import days, find_query
+    from cli.redshift import connect, run_redshift
+
+    texts = {"glue_database": glue_database or f"clickstream_{environment.replace('-', '_')}"}
+    if lake is not None:
+        texts["lake"] = lake.rstrip("/")
+    query = find_query(name, "redshift" if name == "-" else None)
+    door = connect(region, workgroup or f"clickstream-{environment}", database)
+    run_redshift(query, door, texts, days(since, until))
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(query)
+    app.command()(redshift)

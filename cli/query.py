@@ -114,9 +114,9 @@ class Sources:
                 yield lake
 
     def inserted(self) -> dict[str, str]:
-        """Return what stands for `${lake}` and `${database}` here."""
+        """Return what stands for `${lake}` and `${glue_database}` here."""
         root = self.lake if "://" in self.lake else str(Path(self.lake).absolute())
-        return {"lake": root.rstrip("/"), "database": "clickstream"}
+        return {"lake": root.rstrip("/"), "glue_database": "clickstream"}
 
     def _accesses(self, scratch: Path) -> Iterator[Mapping[str, Any]]:
         with ExitStack() as open_:

@@ -82,7 +82,7 @@ def test_a_value_is_a_value_whatever_is_in_it() -> None:
         ("lake", "s3://Bucket"),
         ("lake", "s3://bucket/${lake}"),
         ("since", "2026-01-01' OR '1'='1"),
-        ("database", "clickstream'; DROP"),
+        ("glue_database", "clickstream'; DROP"),
         ("password", "x"),
     ],
 )

@@ -215,7 +215,9 @@ def hand_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLake]:
 
 def ask(local: LocalLake, name: str, **values: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     query = find_query(name)
-    answer = local.ask(query.text, query.dialect, {**ALL_DAYS, "lake": "s3://my-lake", "database": "shop", **values})
+    answer = local.ask(
+        query.text, query.dialect, {**ALL_DAYS, "lake": "s3://my-lake", "glue_database": "shop", **values}
+    )
     return answer.columns, list(answer.rows())
 
 
@@ -241,7 +243,7 @@ def test_the_answer_is_what_a_person_counts(hand_lake: LocalLake, name: str) -> 
 def test_an_external_schema_is_there_anyway(hand_lake: LocalLake) -> None:
     query = find_query("external_schema")
 
-    assert hand_lake.ask(query.text, query.dialect, {"database": "shop"}).said == SAID["external_schema"]
+    assert hand_lake.ask(query.text, query.dialect, {"glue_database": "shop"}).said == SAID["external_schema"]
 
 
 def test_what_is_unloaded_can_be_loaded_back_as_often_as_one_likes(hand_lake: LocalLake, tmp_path: Path) -> None:
