@@ -111,6 +111,15 @@ class LocalLake:
             raise Refused(f"the query cannot be run: {_line(error)}") from None
         return answer
 
+    def rows(self, sql: str, values: Mapping[str, str]) -> list[tuple[Any, ...]]:
+        """Run a query in DuckDB's own words over tables that are shown."""
+        named = {name: value for name, value in values.items() if f"${name}" in sql}
+        return self.connection.execute(sql, named).fetchall()
+
+    def has(self, table: str) -> bool:
+        """Say whether the lake has files of a table."""
+        return bool(self._lake.files(table))
+
     def show(self, catalog: str, schema: str, name: str) -> None:
         """Make a table known under a name, if it is one of the lake or of the other databases."""
         if (catalog, schema, name) in self._shown:

@@ -114,7 +114,34 @@ def redshift(
     run_redshift(query, door, texts, days(since, until))
 
 
+def profile(
+    *,
+    thresholds: Annotated[Path | None, typer.Option(help="Fail on what this YAML file sets a limit to.")] = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",  # noqa: A002
+    since: Since = None,
+    until: Until = None,
+    lake: LakeRoot = None,
+    lake_endpoint: LakeEndpoint = None,
+    memory: Memory = "4GB",
+    folder: Folder = set_up.DATA,
+) -> None:
+    """Show how good the data is by hour of arrival: freshness, completeness, what is unknown, rejected or there twice.
+
+    Exits with 1 when a threshold is broken, and names it.
+
+    \b
+    clickstream profile
+    clickstream profile --since 2026-11-23 --thresholds analytics/thresholds.yaml --format json
+    """
+    from cli.profile import run_profile
+    from cli.query import Sources, days
+
+    sources = Sources(folder=folder, lake=lake or str(folder / "lake"), lake_endpoint=lake_endpoint, memory=memory)
+    run_profile(sources, days(since, until), thresholds, format)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(query)
     app.command()(redshift)
+    app.command()(profile)
