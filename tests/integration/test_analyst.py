@@ -43,7 +43,6 @@ def clickstream(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
                 patched.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 main()
-                sys.exit(0)
         out, err = capsys.readouterr()
         assert (ended.value.code or 0) == code, f"exit {ended.value.code}\n{out[-3000:]}\n{err[-3000:]}"
         return Done(out, err)
@@ -124,9 +123,7 @@ def test_csv_goes_to_the_standard_output(folder: Path, clickstream: Any) -> None
     assert [row[:2] for row in written[1:]] == [[str(row[0]), str(row[1])] for row in rows]
 
 
-def test_an_answer_is_written_to_a_file_in_the_format_of_its_name(
-    folder: Path, tmp_path: Path, clickstream: Any
-) -> None:
+def test_an_answer_is_written_in_the_format_of_the_files_name(folder: Path, tmp_path: Path, clickstream: Any) -> None:
     for suffix in ("csv", "json", "parquet"):
         file = tmp_path / f"answer.{suffix}"
         said = clickstream("query", "count-by-event-name", "--folder", folder, "--output", file).stderr
@@ -225,9 +222,7 @@ def test_an_error_is_one_clear_sentence(error: str, folder: Path, clickstream: A
     assert "Traceback" not in done.stderr
 
 
-def test_a_threshold_that_is_broken_is_named_and_the_exit_code_says_so(
-    folder: Path, tmp_path: Path, clickstream: Any
-) -> None:
+def test_a_broken_threshold_is_named_and_the_exit_code_says_so(folder: Path, tmp_path: Path, clickstream: Any) -> None:
     limits = tmp_path / "limits.yaml"
     limits.write_text("duplicate_click_share: 0.5\nrejected_share: 0.5\n")
 
