@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import scaling, screen
+from cli import analyst, scaling, screen
 from cli import setup as set_up
 from clickstream import __version__
 from clickstream.errors import ClickstreamError, Refused
@@ -299,6 +299,7 @@ def _add_deploy() -> None:
 
 _add_offers()
 _add_deploy()
+analyst.add_to(app)
 
 
 def main() -> None:

