@@ -12,6 +12,10 @@ REPORT ?=
 EVENTS ?=
 BENCH ?=
 
+ifneq ($(words $(CURDIR)),1)
+$(error PyFlink starts its Python workers by a path without spaces. Next: move "$(CURDIR)" to a folder whose path has none)
+endif
+
 .PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean
 
 help: ## list what there is

@@ -17,7 +17,7 @@ from cli.job import JobProcess
 from cli.servers import RedisServer
 from cli.tally import Tally
 from clickstream.errors import Refused
-from clickstream.settings import Geo, Offers, Settings, Source
+from clickstream.settings import Geo, Offers, Settings, Source, flink_uri
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
@@ -53,7 +53,7 @@ class Replay:
         records = self._count()
         run = uuid.uuid4().hex[:12]
         lake = Lake(self.lake, self.lake_endpoint)
-        staging_root = f"{_uri(self.lake)}/{STAGING}/{run}"
+        staging_root = f"{flink_uri(self.lake)}/{STAGING}/{run}"
         staging = Lake(staging_root, self.lake_endpoint)
         with ExitStack() as running:
             running.callback(lake.remove_table, f"{STAGING}/{run}")
@@ -116,7 +116,7 @@ class Replay:
     def _settings(self, root: str, redis_url: str) -> Settings:
         return Settings(
             lake=LakeSettings(root=root, endpoint=self.lake_endpoint, raw=False),
-            source=Source(replay=_uri(self.source), endpoint=self.endpoint),
+            source=Source(replay=flink_uri(self.source), endpoint=self.endpoint),
             offers=Offers(enabled=self.offers is not None, stream=self.offers or "offers"),
             redis=RedisSettings(url=redis_url, password=self.redis_password),
             geo=Geo(mmdb=str(self.geo)),
@@ -156,7 +156,3 @@ def replace(lake: Lake, staging: Lake, tally: Tally, run: str) -> int:
 def _origins(lake: Lake, file: LakeFile) -> pa.Array:
     table = lake.read(file, ["shard_id", "sequence_number"])
     return pc.binary_join_element_wise(table["shard_id"], table["sequence_number"], "/").combine_chunks()
-
-
-def _uri(place: str) -> str:
-    return place.rstrip("/") if "://" in place else Path(place).absolute().as_uri()

@@ -17,7 +17,7 @@ from cli.job import JobProcess
 from cli.servers import Kinesalite, RedisServer
 from cli.tally import Tally
 from clickstream.errors import ClickstreamError, Refused, Unavailable
-from clickstream.settings import Geo, Offers, Settings, Source
+from clickstream.settings import Geo, Offers, Settings, Source, flink_uri
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
@@ -107,9 +107,8 @@ class Run:
             raise Refused(f"--report {self.report}: there is no such folder")
 
     def _settings(self, redis_url: str, endpoint: str) -> Settings:
-        root = self.lake if "://" in self.lake else Path(self.lake).absolute().as_uri()
         return Settings(
-            lake=LakeSettings(root=root, endpoint=self.lake_endpoint),
+            lake=LakeSettings(root=flink_uri(self.lake), endpoint=self.lake_endpoint),
             source=Source(stream=CLICKS, endpoint=endpoint),
             offers=Offers(stream=OFFERS),
             redis=RedisSettings(url=redis_url),

@@ -101,6 +101,11 @@ class _PropertyGroup(Struct):
     properties: dict[str, str] = msgspec.field(name="PropertyMap")
 
 
+def flink_uri(place: str | Path) -> str:
+    """Write a folder as Flink reads it, which takes `file:` URIs literally: a space stays a space. URIs stay."""
+    return place.rstrip("/") if isinstance(place, str) and "://" in place else f"file://{Path(place).absolute()}"
+
+
 def settings_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file to read: the one CLICKSTREAM_PROPERTIES names, else where Managed Flink puts it."""
     return Path(environ.get(FILE_VARIABLE, MANAGED_FLINK_FILE))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clickstream.errors import ClickstreamError, Refused
-from clickstream.settings import Settings, read_settings, settings_file
+from clickstream.settings import Settings, flink_uri, read_settings, settings_file
 
 JAR = Path(__file__).parent / "target" / "clickstream-flink.jar"
 S3_PLUGIN = Path(__file__).parent / "target" / "plugins"
@@ -33,8 +33,8 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         "taskmanager.numberOfTaskSlots": str(parallelism),
         "taskmanager.memory.managed.size": "128m",
         "execution.checkpointing.interval": f"{int(checkpoint_seconds * 1000)} ms",
-        "execution.checkpointing.dir": (folder / "checkpoints").resolve().as_uri(),
-        "execution.checkpointing.savepoint-dir": (folder / "savepoints").resolve().as_uri(),
+        "execution.checkpointing.dir": flink_uri(folder / "checkpoints"),
+        "execution.checkpointing.savepoint-dir": flink_uri(folder / "savepoints"),
         "restart-strategy.type": "none",  # here a failure is shown at once; Flink would try again for ever
         "python.executable": sys.executable,
         # A process for each slot, as on a cluster; otherwise all workers would be threads under one GIL.

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from cli.servers import PROJECT
 from generator.malformed import KINDS
 from tests.events import payload
 from tests.jobs import processes_with
+from tests.servers import S3Server
 
 CLICKSTREAM = [sys.executable, "-m", "cli.main"]
 
@@ -46,7 +50,8 @@ def count(lake: Path, table: str, where: str = "true") -> int:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One run with an input of one's own; the tests below look at different sides of it."""
-    folder = tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("run") / "100 % mine #1"  # a name that a URI would have to escape
+    folder.mkdir()
     lines = [
         payload(user_id=str(n % 7), click_id=f"c{n}", event_name="ViewContent", percent_viewed=n) for n in range(101)
     ]
@@ -104,6 +109,35 @@ def test_a_replay_of_raw_replaces_what_was_there_and_changes_nothing(ran: Mappin
     assert _rows(ran["lake"], "enriched") == before
     assert (count(ran["lake"], "rejected"), count(ran["lake"], "raw")) == (5, 107)
     assert not [file for file in (ran["lake"] / "_replay").rglob("*") if file.is_file()]
+
+
+def test_a_replay_in_s3_replaces_what_was_there_and_changes_nothing(
+    ran: Mapping[str, Any], s3_server: S3Server
+) -> None:
+    s3_server.client().create_bucket(Bucket="replayed")
+    in_s3 = fs.S3FileSystem(endpoint_override=s3_server.endpoint, access_key="local", secret_key="local")
+    fs.copy_files(str(ran["lake"]), "replayed/lake", destination_filesystem=in_s3)
+    before = _in_s3(in_s3, "replayed/lake/enriched")
+
+    clickstream(
+        *("replay", "s3://replayed/lake/raw", "--lake", "s3://replayed/lake"),
+        *("--lake-endpoint", s3_server.endpoint, "--folder", ran["folder"] / "data"),
+        AWS_ACCESS_KEY_ID="local",
+        AWS_SECRET_ACCESS_KEY="local",
+    )
+
+    after = _in_s3(in_s3, "replayed/lake/enriched")
+    assert after.column("click_id").to_pylist() == before.column("click_id").to_pylist() != []
+    assert after.equals(before)
+    assert _in_s3(in_s3, "replayed/lake/rejected").num_rows == 5
+    assert not in_s3.get_file_info(fs.FileSelector("replayed/lake/_replay", allow_not_found=True, recursive=True))
+
+
+def _in_s3(in_s3: fs.FileSystem, table: str) -> pa.Table:
+    found = in_s3.get_file_info(fs.FileSelector(table, recursive=True))
+    paths = [info.path for info in found if info.is_file and info.base_name.startswith("part-")]
+    rows = pa.concat_tables([pq.read_table(path, filesystem=in_s3, partitioning=None) for path in paths])
+    return rows.sort_by([("shard_id", "ascending"), ("sequence_number", "ascending")])
 
 
 def test_a_replay_of_rejected_adds_what_is_an_event_now_beside_what_was_one_before(ran: Mapping[str, Any]) -> None:
