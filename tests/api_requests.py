@@ -266,10 +266,11 @@ def _topic_policy(said: Properties) -> Iterator[Request]:
 
 
 def _event_rule(said: Properties) -> Iterator[Request]:
-    rule = {name: said[name] for name in ("Name", "Description", "ScheduleExpression", "State") if name in said}
-    pattern = {"EventPattern": json.dumps(said["EventPattern"])} if "EventPattern" in said else {}
-    yield "events", "PutRule", rule | pattern
-    yield "events", "PutTargets", {"Rule": said.get("Name", "made-up"), "Targets": said["Targets"]}
+    rule = {"Name": "made-up", **{name: value for name, value in said.items() if name != "Targets"}}
+    if "EventPattern" in rule:
+        rule["EventPattern"] = json.dumps(rule["EventPattern"])
+    yield "events", "PutRule", rule
+    yield "events", "PutTargets", {"Rule": rule["Name"], "Targets": said["Targets"]}
 
 
 def _renamed(said: Properties, **names: str) -> dict[str, Any]:

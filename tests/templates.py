@@ -23,6 +23,7 @@ DECIDED = {  # what has no default, and comes from the driver or the environment
     "OffersLambdaKey": "code/offers-0123.zip",
     "ScalingLambdaKey": "code/scaling-0123.zip",
     "FlattenScriptKey": "code/flatten-0123.py",
+    "QuickSightPrincipalArn": "arn:aws:quicksight:eu-central-1:123456789012:user/default/somebody",
 }
 
 _PSEUDO = {
