@@ -27,10 +27,10 @@ def simulate_command(
     made: Annotated[
         str | None, typer.Option("--made-up", help="Traffic to make up instead.", metavar="|".join(MADE_UP))
     ] = None,
-    peak: Annotated[float, typer.Option(min=0, help="Events a second at its busiest, of what is made up.")] = 10_000,
-    event_bytes: Annotated[float, typer.Option(min=1, help="The size of an event made up.")] = EVENT_BYTES,
+    peak: Annotated[float, typer.Option(min=0, max=1e9, help="Events a second at the busiest, if made up.")] = 10_000,
+    event_bytes: Annotated[float, typer.Option(min=1, max=1_048_576, help="The size of such an event.")] = EVENT_BYTES,
     seed: Annotated[int, typer.Option(help="The same seed makes the same traffic.")] = 1,
-    shards: Annotated[int | None, typer.Option(min=1, help="To begin with; if not given, the least.")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, max=20_000, help="To begin with; else the least.")] = None,
     least: Annotated[int, typer.Option(min=1, help="Never fewer shards.")] = _DEFAULT.least,
     most: Annotated[int, typer.Option(min=1, help="Never more shards.")] = _DEFAULT.most,
     high: Annotated[float, typer.Option(help="Grow when a minute fills more than this share.")] = _DEFAULT.high,

@@ -17,6 +17,9 @@ MINUTE: Final = timedelta(minutes=1)
 EVENT_BYTES: Final = 330
 """About what a made-up event weighs with its partition key."""
 
+MOST: Final = 1e15
+"""Bytes or records a minute, more than all of Kinesis takes."""
+
 LONGEST: Final = 100 * 24 * 60  # minutes
 
 
@@ -45,14 +48,13 @@ def read_trace(path: Path) -> list[Load]:
 
 def write_trace(loads: Iterable[Load], path: Path) -> int:
     """Write what `read_trace` reads; return how many minutes."""
-    written = 0
-    with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(COLUMNS)
-        for load in loads:
-            lines.writerow([f"{load.minute:%Y-%m-%dT%H:%M}", round(load.bytes), round(load.records)])
-            written += 1
-    return written
+    rows = [[f"{load.minute:%Y-%m-%dT%H:%M}", round(load.bytes), round(load.records)] for load in loads]
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *rows])
+    except OSError as error:
+        raise Refused(f"cannot write {path} ({error.strerror}). Next: give another place with --to") from error
+    return len(rows)
 
 
 def _lines(path: Path, lines: "csv.DictReader[str]") -> Iterator[Load]:
@@ -67,8 +69,8 @@ def _lines(path: Path, lines: "csv.DictReader[str]") -> Iterator[Load]:
             number = [float(line[column]) for column in ("bytes", "records")]
         if minute is None or minute.second or minute.microsecond:
             raise _refused(path, lines.line_num, "has no minute such as 2026-11-27T00:00")
-        if len(number) < 2 or not all(math.isfinite(each) and each >= 0 for each in number):
-            raise _refused(path, lines.line_num, "has bytes and records that are no numbers from 0 up")
+        if len(number) < 2 or not all(0 <= each <= MOST for each in number):
+            raise _refused(path, lines.line_num, f"has bytes and records that are no numbers from 0 to {MOST:.0e}")
         yield Load(minute, *number)
 
 

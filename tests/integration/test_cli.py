@@ -240,7 +240,19 @@ def test_an_error_is_one_clear_sentence(arguments: list[str], said: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "setup", "generate", "replay", "package", "offers", "users sync", "users load"]
+    "command",
+    [
+        "run",
+        "setup",
+        "generate",
+        "replay",
+        "package",
+        "offers",
+        "users sync",
+        "users load",
+        "scaling simulate",
+        "scaling record",
+    ],
 )
 def test_every_command_has_an_example_in_its_help(command: str) -> None:
     assert f"clickstream {command}" in clickstream(*command.split(), "--help").stdout

@@ -19,6 +19,7 @@ ALLOWED = {
     "generator": {"clickstream", "connectors", "generator"},
     "flink_app": {"clickstream", "enrichment", "connectors", "flink_app"},
     "deploy": {"clickstream", "deploy"},
+    "deploy/lambdas": {"clickstream", "connectors", "deploy"},  # they run what the packages do
 }
 
 
@@ -32,7 +33,10 @@ def test_adding_a_field_shows_up_here() -> None:
 @pytest.mark.parametrize("folder", ALLOWED)
 def test_a_folder_imports_only_what_it_may(folder: str) -> None:
     ours = {*ALLOWED, "cli", "tests"}
+    others = [ROOT / other for other in ALLOWED if other.startswith(f"{folder}/")]
     for file in (ROOT / folder).rglob("*.py"):
+        if any(file.is_relative_to(other) for other in others):
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

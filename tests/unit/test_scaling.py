@@ -332,6 +332,7 @@ def test_a_trace_survives_being_written_and_read(tmp_path: Path) -> None:
         ("minute,bytes,records\n2026-11-27T00:00:30,1,1\n", "line 2: has no minute such as"),
         ("minute,bytes,records\n2026-11-27T00:00,1\n", "line 2: has bytes and records that are no numbers"),
         ("minute,bytes,records\n2026-11-27T00:00,1,-1\n", "line 2: has bytes and records that are no numbers"),
+        ("minute,bytes,records\n2026-11-27T00:00,1e300,1\n", "line 2: has bytes and records that are no numbers"),
         ("minute,bytes,records\n2026-11-27T00:00,nan,1\n", "line 2: has bytes and records that are no numbers"),
         ("minute,bytes,records\n2026-11-27T00:00,1,1\n2026-11-27T00:00,1,1\n", "line 3: is not later than"),
         (
@@ -345,6 +346,11 @@ def test_what_is_no_trace_is_refused_with_its_line(tmp_path: Path, text: str, wo
 
     with pytest.raises(Refused, match=rf"{words}.*Next: "):
         read_trace(tmp_path / "trace.csv")
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"cannot write .*trace\.csv .* Next: "):
+        write_trace([], tmp_path / "missing" / "trace.csv")
 
 
 def test_a_trace_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
