@@ -16,7 +16,7 @@ from deploy.artifacts import FILES, Artifacts, put
 from deploy.aws import Clients, Tell, answering, words
 from deploy.config import Environment
 from deploy.job import Application
-from deploy.parts import NAMES, stack_name
+from deploy.parts import ENVIRONMENT_TAG, NAMES, stack_name
 from deploy.plan import Change, Found, Later, Step, Wanted, What
 
 LARGEST_BODY: Final = 51_200
@@ -38,12 +38,17 @@ class Stacks:
     poll: float = 5.0  # seconds between two questions
 
     def there(self) -> dict[str, Found]:
-        """Return the stacks that are there, by part; names of no part of ours stand at the end."""
+        """Return the stacks that are there, by part; those of parts that there no longer are stand at the end.
+
+        What is only named like one of ours, without the environment's tag, is somebody else's.
+        """
         prefix = stack_name(self.environment.name, "")
         pages = self.clients("cloudformation").get_paginator("describe_stacks").paginate()
         with answering("asking CloudFormation for the stacks"):
             listed = [stack for page in pages for stack in page["Stacks"] if stack["StackName"].startswith(prefix)]
-        by_part = {stack["StackName"].removeprefix(prefix): _found(stack) for stack in listed}
+        found = {stack["StackName"].removeprefix(prefix): _found(stack) for stack in listed}
+        tag = self.environment.name
+        by_part = {part: one for part, one in found.items() if part in NAMES or one.tags.get(ENVIRONMENT_TAG) == tag}
         order = [*NAMES, *sorted(set(by_part) - set(NAMES))]
         return {part: by_part[part] for part in order if part in by_part}
 
@@ -196,7 +201,7 @@ class Deployment:
         if found is not None and found.status.endswith("_COMPLETE"):
             found = replace(found, body=self.stacks.body(wanted.stack))
         step = plan.decide(wanted, found)
-        if step.action != "update" or found is None:
+        if step.action != "update" or found is None or plan.awaited(step, found):
             return step
         with self._change_set(step, found, there) as change_set:
             return plan.with_changes(step, change_set.changes)

@@ -184,6 +184,33 @@ def test_a_part_gets_the_outputs_of_earlier_ones_though_they_are_made_by_the_sam
     assert [url.rpartition("/")[2] for url in queues] == [f"clickstream-{world.name}-lake-queue"]
 
 
+def test_a_part_that_comes_to_want_a_new_parts_output_is_planned_and_brought_up(world: World) -> None:
+    world.up({"lambdas": TOPIC})
+    bodies = {"archive": BUCKET, "lambdas": QUEUE}
+
+    planned = world.deployment(bodies).plan()
+    done = world.up(bodies)
+
+    assert [(step.action, step.changes is None) for step in planned] == [("create", False), ("update", True)]
+    assert done == {"archive": "create", "lambdas": "update"}
+    assert world.clients("sqs").list_queues(QueueNamePrefix=f"clickstream-{world.name}-lake-queue")["QueueUrls"]
+
+
+def test_a_stack_of_somebody_else_with_a_name_like_ours_is_left_alone(world: World) -> None:
+    theirs = f"clickstream-{world.name}-extras"
+    world.clients("cloudformation").create_stack(
+        StackName=theirs,
+        TemplateBody=TOPIC,
+        Parameters=[{"ParameterKey": "Environment", "ParameterValue": f"of-others-{world.name}"}],
+    )
+    world.up({"archive": BUCKET})
+
+    world.teardown().down()
+
+    assert world.deployment({}).stacks.describe(theirs) is not None
+    assert Left("stack", theirs) in world.teardown().left(patience=0)
+
+
 def test_zips_are_uploaded_under_their_hash_and_another_zip_is_a_change(world: World) -> None:
     bodies = {"artifacts": REAL["artifacts"], "job": TOLD}
 
