@@ -25,8 +25,9 @@ from deploy.aws import Clients
 from deploy.config import Environment
 from deploy.derived import TEMPLATES
 from deploy.down import Left, Loss, Teardown, leftovers
-from deploy.execute import LARGEST_BODY, Deployment, Stacks
+from deploy.execute import LARGEST_BODY, Deployment
 from deploy.parts import ENVIRONMENT_TAG, PART_TAG
+from deploy.stacks import Stacks
 from tests.servers import S3Server
 from tests.told import Told
 
