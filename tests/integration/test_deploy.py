@@ -382,7 +382,7 @@ def test_down_says_what_would_be_lost_and_then_leaves_nothing_behind(world: Worl
 
 def test_down_deletes_the_snapshot_that_a_replaced_database_left_and_nobody_elses(world: World) -> None:
     rds, mine = world.clients("rds"), f"clickstream-{world.name}"
-    for cluster in (mine, f"{mine}9"):
+    for cluster in (mine, f"{mine}x"):
         rds.create_db_cluster(DBClusterIdentifier=cluster, Engine="aurora-mysql")
         rds.create_db_cluster_snapshot(
             DBClusterSnapshotIdentifier=f"{cluster}-data-snapshot-database", DBClusterIdentifier=cluster
@@ -393,7 +393,7 @@ def test_down_deletes_the_snapshot_that_a_replaced_database_left_and_nobody_else
 
     left = [one["DBClusterSnapshotIdentifier"] for one in rds.describe_db_cluster_snapshots()["DBClusterSnapshots"]]
     assert f"{mine}-data-snapshot-database" not in left
-    assert f"{mine}9-data-snapshot-database" in left
+    assert f"{mine}x-data-snapshot-database" in left
 
 
 def test_an_empty_bucket_is_no_loss_and_zips_are_none(world: World) -> None:
@@ -426,7 +426,7 @@ def test_down_waits_for_what_is_under_way(world: World, slow: Mapping[str, str])
 
 def test_what_somebody_made_beside_the_stacks_is_found_by_its_name(world: World) -> None:
     world.clients("sqs").create_queue(QueueName=f"clickstream-{world.name}-stray")
-    world.clients("s3").create_bucket(Bucket=f"clickstream-{world.name}9-of-another-environment")
+    world.clients("s3").create_bucket(Bucket=f"clickstream-{world.name}x-of-another-environment")
 
     assert leftovers(world.clients, world.name) == [Left("queue", f"clickstream-{world.name}-stray")]
     assert world.teardown().left(patience=0) == [Left("queue", f"clickstream-{world.name}-stray")]
