@@ -36,6 +36,7 @@ def plan_command(
     from cli.deploy_show import show_cost, show_plan  # noqa: PLC0415
     from deploy.cost import Workload  # noqa: PLC0415
 
+    selected(only)  # a slip is said before AWS is asked
     with opened(environment, endpoint) as session:
         deployment = deployment_of(session, only)
         steps = deployment.plan()
@@ -70,6 +71,7 @@ def up(
     from deploy.cost import Workload  # noqa: PLC0415
     from deploy.plan import refuse_to_lose  # noqa: PLC0415
 
+    selected(only)  # a slip is said before AWS is asked
     with opened(environment, endpoint) as session:
         deployment = deployment_of(session, only, delete_data=delete_data)
         steps = deployment.plan()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from deploy.artifacts import Artifacts
     from deploy.aws import Clients
     from deploy.config import Environment
-    from deploy.execute import Deployment, Stacks
+    from deploy.execute import Deployment
+    from deploy.stacks import Stacks
 
 BUILT: Final = Path("dist")
 FLATTEN: Final = Path(__file__).resolve().parents[1] / "analytics" / "glue" / "flatten.py"
@@ -78,7 +79,7 @@ def opened(environment: str, endpoint: str | None) -> Iterator[Session]:
     """Read an environment's file, see that the credentials are for its account, and show progress until the end."""
     from deploy import config, doctor  # noqa: PLC0415  # AWS' library takes a second
     from deploy.aws import Clients  # noqa: PLC0415
-    from deploy.execute import Stacks  # noqa: PLC0415
+    from deploy.stacks import Stacks  # noqa: PLC0415
 
     read = config.read(environment)
     clients = Clients(read.region, endpoint)

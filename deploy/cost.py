@@ -13,6 +13,19 @@ from deploy.parts import NAMES
 PRICES: Final = Path(__file__).parent / "prices.yaml"
 
 HOURS: Final = 730.0  # of a month
+COUNTED: Final = {
+    ("network", "AWS::EC2::VPCEndpoint"): 8,  # of which S3's costs nothing
+    ("athena", "AWS::EC2::VPCEndpoint"): 1,
+    ("archive", "AWS::KinesisFirehose::DeliveryStream"): 2,
+    ("scaling", "AWS::CloudWatch::Alarm"): 10,
+    ("watch", "AWS::CloudWatch::Alarm"): 26,
+    ("watch", "AWS::CloudWatch::Dashboard"): 1,
+    ("catalog", "AWS::Glue::Crawler"): 2,
+    ("streams", "AWS::KMS::Key"): 1,
+    ("archive", "AWS::KMS::Key"): 1,
+}
+"""How many there are in the templates of what is paid by the piece."""
+
 _GB: Final = 1 << 30
 _FIREHOSE_UNIT: Final = 5 << 10  # bytes
 _KPU_GB: Final = 50
@@ -120,7 +133,9 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
     requests = load.millions / load.events_per_request
     offers = load.millions * load.offers_share
     shards = load.shards + load.offer_shards
-    firehose_gb = load.gigabytes(math.ceil(load.event_bytes / _FIREHOSE_UNIT) * _FIREHOSE_UNIT)
+    firehose_gb = load.gigabytes((math.ceil(load.event_bytes / _FIREHOSE_UNIT) + load.offers_share) * _FIREHOSE_UNIT)
+    scaling_alarms, watch_alarms = (COUNTED[part, "AWS::CloudWatch::Alarm"] for part in ("scaling", "watch"))
+    crawlers = COUNTED["catalog", "AWS::Glue::Crawler"]
     stored_gb = load.months_kept * load.gigabytes(load.raw_bytes + 2 * load.row_bytes)
     files = HOURS * 60 * (1 + 2 * (load.kpus - 1)) + load.gigabytes(load.event_bytes) * 1024 / 3
     flatten_dpus = 2 + load.gigabytes(load.row_bytes) / HOURS / 2  # of an hour: a worker more for each 2 GB
@@ -142,16 +157,16 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
         Line("streams", f"{load.shards} + {load.offer_shards} shards", shards * HOURS * price["kinesis_shard_hour"]),
         Line("streams", "PUT units", (load.millions + offers) * price["kinesis_million_put_units"]),
         Line("streams", "a key", price["key_month"]),
-        Line("archive", "Firehose, 5 KB a record", tiered(firehose_gb, price["firehose_gb"])),
+        Line("archive", "Firehose, 5 KB an event or offer", tiered(firehose_gb, price["firehose_gb"])),
         Line("archive", f"{load.months_kept} months in S3", tiered(stored_gb, price["s3_gb_month"])),
         Line("archive", "writing files", files / 1000 * price["s3_thousand_puts"]),
         Line("archive", "a key", price["key_month"]),
         Line("job", f"{load.kpus} KPUs", load.kpus * HOURS * price["flink_kpu_hour"]),
         Line("job", "their storage", (load.kpus - 1) * _KPU_GB * price["flink_gb_month"]),
         Line("job", "1 GB of logs", price["logs_gb"]),
-        Line("lambdas", "offers, 100 a call of 0.2 s at 256 MB", _lambda(offers / 100, 0.2 * 0.25, price)),
+        Line("lambdas", "offers, 100 a call of 0.2 s at 512 MB", _lambda(offers / 100, 0.2 * 0.5, price)),
         Line("lambdas", "names, hourly, 60 s at 512 MB", _lambda(HOURS / 1e6, 60 * 0.5, price)),
-        Line("scaling", "6 alarms", 6 * price["alarm_month"]),
+        Line("scaling", f"{scaling_alarms} alarms", scaling_alarms * price["alarm_month"]),
         Line("front", "API requests", tiered(requests, price["api_million_requests"])),
         Line(
             "front",
@@ -161,11 +176,20 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
         Line("front", "access logs", requests * 1e6 * load.access_log_bytes / _GB * price["logs_gb"]),
         Line("front", "responses", tiered(requests * 1e6 * load.response_bytes / _GB, price["transfer_out_gb"])),
         Line("catalog", "flatten job, hourly, 5 min", HOURS * flatten_dpus * 5 / 60 * price["glue_dpu_hour"]),
-        Line("catalog", "its crawler, hourly, 10 min of 2 DPU", HOURS * 2 * 10 / 60 * price["glue_dpu_hour"]),
+        Line(
+            "catalog",
+            f"{crawlers} crawlers, hourly, 10 min of 2 DPU",
+            crawlers * HOURS * 2 * 10 / 60 * price["glue_dpu_hour"],
+        ),
         Line("athena", "1 TB scanned", price["athena_tb"]),
+        Line("athena", "an endpoint in one zone", HOURS * price["endpoint_hour"]),
         Line("redshift", "8 RPU, one hour a day", 8 * 30 * price["redshift_rpu_hour"]),
         Line("quicksight", "one author", price["quicksight_author_month"]),
-        Line("watch", "a dashboard and 20 alarms", price["dashboard_month"] + 20 * price["alarm_month"]),
+        Line(
+            "watch",
+            f"a dashboard and {watch_alarms} alarms",
+            price["dashboard_month"] + watch_alarms * price["alarm_month"],
+        ),
     ]
 
 
@@ -183,7 +207,7 @@ def assumptions(load: Workload, prices: Prices) -> list[str]:
         f"{events} a request, {load.event_bytes} bytes each, {load.offers_share:.0%} of them offers",
         f"{load.events_per_shard:,} events/s a shard and {load.events_per_kpu:,} a KPU, so that peaks have room",
         f"{load.raw_bytes} bytes an event in raw, {load.row_bytes} each enriched and flattened",
-        f"all of it kept for {load.months_kept} months, as it costs once that many have passed",
+        f"all of it kept for {load.months_kept} months in S3 Standard, as it costs once that many have passed",
         "one instance of Aurora, endpoints in one zone, no NAT gateway",
     ]
 

@@ -11,8 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from clickstream.errors import Refused
 from deploy import template
 from deploy.aws import Clients, answering, code, explained
-from deploy.execute import Stacks
 from deploy.parts import ENVIRONMENT_TAG, PROJECT_NAME, stack_name
+from deploy.stacks import Stacks
 
 COUNTED: Final = 10_000
 """Objects of a bucket that are counted before it is "more than"."""

@@ -115,8 +115,9 @@ class Application:
                 return name
             if status == "FAILED":
                 raise Refused(
-                    f"snapshot {name} of {self.name} failed, and nothing was changed. "
-                    "Next: see in the job's log why its checkpoints fail"
+                    f"snapshot {name} of {self.name} failed, and nothing was changed. Next: see in the job's log why "
+                    "its checkpoints fail; if only new code can mend that, clickstream deploy job stop --force, then "
+                    "the update, then job start: it goes on from the snapshot before"
                 )
             self._wait(deadline, f"snapshot {name}: {status.lower()}")
 

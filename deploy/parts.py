@@ -58,6 +58,6 @@ def selected(only: str | None, without: Collection[str] = ()) -> tuple[str, ...]
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return `: did you mean …?` for the word that looks most like one that is not there, or nothing."""
+    """Return ` (did you mean …?)` for the word that looks most like one that is not there, or nothing."""
     found = get_close_matches(word, list(words), n=1)
-    return f": did you mean {found[0]}?" if found else ""
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -192,6 +192,12 @@ def previous(step: Step, found: Found) -> dict[str, str | None]:
     return values
 
 
+def awaited(step: Step, found: Found) -> list[str]:
+    """Name the parameters without which CloudFormation cannot be asked: new ones, whose values are not there yet."""
+    values = step.wanted.parameters
+    return [name for name, value in values.items() if isinstance(value, Later) and name not in found.parameters]
+
+
 def refuse_to_lose(steps: Sequence[Step]) -> None:
     """Raise `Refused` if a step would replace or delete what holds data."""
     lost = [

@@ -25,8 +25,9 @@ from deploy.aws import Clients
 from deploy.config import Environment
 from deploy.derived import TEMPLATES
 from deploy.down import Left, Loss, Teardown, leftovers
-from deploy.execute import LARGEST_BODY, Deployment, Stacks
+from deploy.execute import LARGEST_BODY, Deployment
 from deploy.parts import ENVIRONMENT_TAG, PART_TAG
+from deploy.stacks import Stacks
 from tests.servers import S3Server
 from tests.told import Told
 
@@ -182,6 +183,33 @@ def test_a_part_gets_the_outputs_of_earlier_ones_though_they_are_made_by_the_sam
     assert [step.action for step in planned] == ["create", "create"]
     queues = world.clients("sqs").list_queues(QueueNamePrefix=f"clickstream-{world.name}-")["QueueUrls"]
     assert [url.rpartition("/")[2] for url in queues] == [f"clickstream-{world.name}-lake-queue"]
+
+
+def test_a_part_that_comes_to_want_a_new_parts_output_is_planned_and_brought_up(world: World) -> None:
+    world.up({"lambdas": TOPIC})
+    bodies = {"archive": BUCKET, "lambdas": QUEUE}
+
+    planned = world.deployment(bodies).plan()
+    done = world.up(bodies)
+
+    assert [(step.action, step.changes is None) for step in planned] == [("create", False), ("update", True)]
+    assert done == {"archive": "create", "lambdas": "update"}
+    assert world.clients("sqs").list_queues(QueueNamePrefix=f"clickstream-{world.name}-lake-queue")["QueueUrls"]
+
+
+def test_a_stack_of_somebody_else_with_a_name_like_ours_is_left_alone(world: World) -> None:
+    theirs = f"clickstream-{world.name}-extras"
+    world.clients("cloudformation").create_stack(
+        StackName=theirs,
+        TemplateBody=TOPIC,
+        Parameters=[{"ParameterKey": "Environment", "ParameterValue": f"of-others-{world.name}"}],
+    )
+    world.up({"archive": BUCKET})
+
+    world.teardown().down()
+
+    assert world.deployment({}).stacks.describe(theirs) is not None
+    assert Left("stack", theirs) in world.teardown().left(patience=0)
 
 
 def test_zips_are_uploaded_under_their_hash_and_another_zip_is_a_change(world: World) -> None:
@@ -354,7 +382,7 @@ def test_down_says_what_would_be_lost_and_then_leaves_nothing_behind(world: Worl
 
 def test_down_deletes_the_snapshot_that_a_replaced_database_left_and_nobody_elses(world: World) -> None:
     rds, mine = world.clients("rds"), f"clickstream-{world.name}"
-    for cluster in (mine, f"{mine}9"):
+    for cluster in (mine, f"{mine}x"):
         rds.create_db_cluster(DBClusterIdentifier=cluster, Engine="aurora-mysql")
         rds.create_db_cluster_snapshot(
             DBClusterSnapshotIdentifier=f"{cluster}-data-snapshot-database", DBClusterIdentifier=cluster
@@ -365,7 +393,7 @@ def test_down_deletes_the_snapshot_that_a_replaced_database_left_and_nobody_else
 
     left = [one["DBClusterSnapshotIdentifier"] for one in rds.describe_db_cluster_snapshots()["DBClusterSnapshots"]]
     assert f"{mine}-data-snapshot-database" not in left
-    assert f"{mine}9-data-snapshot-database" in left
+    assert f"{mine}x-data-snapshot-database" in left
 
 
 def test_an_empty_bucket_is_no_loss_and_zips_are_none(world: World) -> None:
@@ -398,7 +426,7 @@ def test_down_waits_for_what_is_under_way(world: World, slow: Mapping[str, str])
 
 def test_what_somebody_made_beside_the_stacks_is_found_by_its_name(world: World) -> None:
     world.clients("sqs").create_queue(QueueName=f"clickstream-{world.name}-stray")
-    world.clients("s3").create_bucket(Bucket=f"clickstream-{world.name}9-of-another-environment")
+    world.clients("s3").create_bucket(Bucket=f"clickstream-{world.name}x-of-another-environment")
 
     assert leftovers(world.clients, world.name) == [Left("queue", f"clickstream-{world.name}-stray")]
     assert world.teardown().left(patience=0) == [Left("queue", f"clickstream-{world.name}-stray")]

@@ -61,9 +61,9 @@ def test_the_file_that_is_shipped_is_right() -> None:
     ("text", "words"),
     [
         ("", "region is missing. Next: write region: eu-central-1"),
-        ("regoin: x", "no key regoin: did you mean region?"),
-        ("region: x\nparameters: {steams: {}}", "no key parameters.steams: did you mean streams?"),
-        ("region: x\nparameters: {streams: {ClickShards: 1}}", "streams.ClickShards: did you mean ClicksShards?"),
+        ("regoin: x", "no key regoin (did you mean region?"),
+        ("region: x\nparameters: {steams: {}}", "no key parameters.steams (did you mean streams?"),
+        ("region: x\nparameters: {streams: {ClickShards: 1}}", "streams.ClickShards (did you mean ClicksShards?"),
         ("region: x\nparameters: {streams: {Environment: x}}", "no key parameters.streams.Environment"),
         ("region: x\nparameters: {streams: {ClicksShards: 0}}", "'0', but it is at least 1"),
         ("region: x\nparameters: {streams: {StreamMode: AUTO}}", "'AUTO', but it is one of PROVISIONED, ON_DEMAND"),

@@ -1,5 +1,6 @@
 """The estimate of a month: sums that can be done by hand, and the documentation that shows them."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.servers import PROJECT
-from deploy import cost
+from deploy import cost, plan, template
 from deploy.cost import Workload
+from deploy.derived import TEMPLATES
 from deploy.parts import NAMES
 
 PRICES = cost.read_prices()
@@ -58,6 +60,14 @@ def test_more_events_never_cost_less() -> None:
     ]
 
     assert totals == sorted(totals)
+
+
+@pytest.mark.parametrize(("part", "kind"), cost.COUNTED)
+def test_what_is_paid_by_the_piece_is_counted_as_the_templates_have_it(part: str, kind: str) -> None:
+    bodies = plan.bodies(TEMPLATES)
+    made = Counter(resource.type for resource in template.resources(bodies[part], {}))
+
+    assert made[kind] == cost.COUNTED[part, kind]
 
 
 def test_the_documentation_shows_what_the_command_prints() -> None:

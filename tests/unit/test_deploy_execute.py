@@ -15,7 +15,8 @@ from deploy.artifacts import Artifacts
 from deploy.aws import Clients
 from deploy.config import Environment
 from deploy.down import Teardown, empty
-from deploy.execute import Deployment, Stacks
+from deploy.execute import Deployment
+from deploy.stacks import Stacks
 from tests.told import Told
 
 DEV = Environment("dev", Path("dev.yaml"), "eu-central-1")

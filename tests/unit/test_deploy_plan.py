@@ -179,8 +179,9 @@ def test_a_later_value_is_asked_for_as_it_was() -> None:
 
 def test_the_templates_that_are_shipped_get_all_their_parameters_in_the_environment_that_is_shipped() -> None:
     bodies = plan.bodies(TEMPLATES)
-    parts = [part for part in NAMES if part in bodies]
-    wiring = Wiring(config.read("dev"), parts, bodies, {}, dict.fromkeys(FILES, "code/x"))
+    dev = config.read("dev")
+    parts = [part for part in selected(None, dev.without) if part in bodies]
+    wiring = Wiring(dev, parts, bodies, {}, dict.fromkeys(FILES, "code/x"))
 
     steps = [plan.decide(wiring.wanted(part), None) for part in parts]
 
