@@ -5,7 +5,7 @@
 - it listens on 127.0.0.1 alone, which it is told to and does not do;
 - what an API puts into Kinesis goes to the Kinesis given, which is the one that the job reads;
 - a body that does not fit its model is refused in the words of API Gateway's validator, where localemu has none, and
-  so is one that is no text at all, which localemu answers with 500;
+  so is what is no JSON in UTF-8, which localemu answers with 500 or lets in;
 - words within quotes in a gateway response are quoted for JSON;
 - a JSONPath is parsed once, not for each event;
 - SIGTERM ends it at once: there is nothing to save.
@@ -60,6 +60,10 @@ def _words(errors: list[Any]) -> Iterator[str]:
                 yield f"array is too short: must have at least {limit} elements but instance has {len(value)} elements"
             case "maxItems":
                 yield f"array is too long: must have at most {limit} elements but instance has {len(value)} elements"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _json(value: Any) -> str:
@@ -129,7 +133,7 @@ def validate_in_words() -> None:
         schema = ModelResolver(rest_api_container=rest_api, model_name=name).get_resolved_model()
         refusal = BadRequestBodyError(message="Invalid request body")
         try:
-            body = json.loads(request.get("body") or "{}")
+            body = json.loads((request.get("body") or b"{}").decode(), parse_constant=_refuse)
         except (ValueError, RecursionError):
             refusal.words = "[the body is not JSON]"
             raise refusal from None
@@ -170,9 +174,6 @@ def main(port: str, kinesis: str | None = None) -> None:
         LOCALEMU_HOST=f"{LOOPBACK}:{port}",
         SERVICES=SERVICES,
         FILESYSTEM_ROOT=os.getcwd(),
-        DNS_ADDRESS="0",
-        DISABLE_EVENTS="1",  # it would report home
-        SKIP_SSL_CERT_DOWNLOAD="1",
     )
     listen_on_loopback()
     if kinesis:

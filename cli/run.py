@@ -79,9 +79,9 @@ class Run:
             running.enter_context(job)
             self._load_users(redis.url)
             publishing = Publishing(self._records())
-            publishing.publisher = self._publisher(kinesis, publishing, running)
+            publisher = self._publisher(kinesis, publishing, running)
             running.callback(publishing.stop)
-            publishing.start()
+            publishing.start(publisher)
             self._wait(job, publishing, tally)
             screen.step("committing what is open, stopping the job")
             job.stop()
@@ -201,17 +201,17 @@ class Publishing:
     """Publishes in a thread of its own, counting what the stream has accepted."""
 
     records: Iterator[Record]
-    publisher: Publisher | None = None
     published: int = 0
     refused: dict[str, int] = field(default_factory=dict)  # reason -> records that are not taken
     _stop: threading.Event = field(default_factory=threading.Event)
     _failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._publish, daemon=True, name="publisher")
+        self._thread = threading.Thread(daemon=True)
 
-    def start(self) -> None:
+    def start(self, publisher: Publisher) -> None:
         """Begin."""
+        self._thread = threading.Thread(target=self._publish, args=(publisher,), daemon=True, name="publisher")
         self._thread.start()
 
     def stop(self) -> None:
@@ -230,10 +230,9 @@ class Publishing:
         if self._failure is not None:
             raise self._failure
 
-    def _publish(self) -> None:
+    def _publish(self, publisher: Publisher) -> None:
         try:
-            assert self.publisher
-            outcome = self.publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
+            outcome = publisher.publish(itertools.takewhile(lambda _: not self._stop.is_set(), self.records))
             self.refused = dict(outcome.refused)
         except BaseException as failure:  # the main thread raises it
             self._failure = failure

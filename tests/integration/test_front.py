@@ -31,7 +31,7 @@ class Kinesis:
     `full-…` finds the shard full as often as is said; `denied-…` and `down-…` spoil the whole request.
     """
 
-    def __init__(self, behind: str) -> None:
+    def __init__(self, behind: Kinesalite) -> None:
         self.full = 0  # how many more entries find the shard full
         kinesis, session = self, loopback_session()
 
@@ -50,7 +50,7 @@ class Kinesis:
                 elif "full" not in trouble:
                     passed = {name: self.headers[name] for name in ("Content-Type", "X-Amz-Target", "Authorization")}
                     passed["X-Amz-Date"] = self.headers["X-Amz-Date"]
-                    answer = session.post(behind, data=body, headers=passed, timeout=30)
+                    answer = session.post(behind.endpoint, data=body, headers=passed, timeout=30)
                     self.answer(answer.status_code, answer.json())
                 elif "Records" not in request:
                     self.answer(400, {"__type": "ProvisionedThroughputExceededException", "message": "Rate exceeded"})
@@ -59,7 +59,7 @@ class Kinesis:
 
             def put_some(self, request: Any) -> Any:
                 answers = []
-                with closing(kinesis.behind.client()) as client:
+                with closing(behind.client()) as client:
                     for entry in request["Records"]:
                         if entry["PartitionKey"].startswith("full-") and kinesis.full > 0:
                             kinesis.full -= 1
@@ -82,7 +82,6 @@ class Kinesis:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.behind: Any = None
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -138,11 +137,10 @@ class Door(NamedTuple):
 def door(kinesalite: Kinesalite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     kinesalite.create_stream(STREAM, shards=2)
     with (
-        Kinesis(kinesalite.endpoint) as kinesis,
+        Kinesis(kinesalite) as kinesis,
         Localemu(tmp_path_factory.mktemp("localemu"), kinesis.endpoint) as localemu,
         loopback_session() as session,
     ):
-        kinesis.behind = kinesalite
         yield Door(open_front(localemu, STREAM), session, kinesalite, kinesis, localemu)
 
 
@@ -191,6 +189,15 @@ def test_whatever_a_user_is_called_is_the_partition_key(door: Door, click: str, 
 
     assert (one.status_code, many.status_code) == (200, 200)
     assert [(one.key, json.loads(one.data)["user_id"]) for one in door.put(click)] == [(user, user)] * 3
+
+
+def test_what_an_event_says_besides_is_no_velocity(door: Door, click: str) -> None:
+    more = {"more": "#set($x = 1) $input.path('$') ${util} #end", "deep": json.loads("[" * 100 + "]" * 100)}
+
+    door.post("event", payload(click_id=click, **more))
+    door.post("events", json.dumps([event(click_id=click, **more)]))
+
+    assert [json.loads(one.data) for one in door.put(click)] == [event(click_id=click, **more)] * 2
 
 
 def test_numbers_keep_their_value_in_a_batch(door: Door, click: str) -> None:
@@ -256,7 +263,17 @@ def test_what_is_no_event_is_answered_400_with_what_is_wrong(
     assert door.put(click) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"35", b"\xff\xfe", b"[" * 100_000, b"{} {}"], ids=repr)
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"null", b"[]", b"35", b"\xff\xfe", b"{} {}"),
+        b"\xef\xbb\xbf" + payload(),
+        payload().decode().encode("utf-16"),
+        payload(price=float("nan")),
+        b"[" * 100_000,
+    ],
+    ids=lambda body: repr(body[:9]),
+)
 @pytest.mark.parametrize("path", ["event", "events"])
 def test_what_is_no_json_of_the_right_kind_is_answered_400(door: Door, path: str, body: bytes) -> None:
     assert door.post(path, body).status_code == 400
