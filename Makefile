@@ -11,10 +11,10 @@ REPORT ?=
 EVENTS ?=
 BENCH ?=
 
-.PHONY: help setup run test lint unit contract pipeline integration bench package lock clean
+.PHONY: help setup run test lint unit contract pipeline integration bench bench-queries package lock clean
 
 help: ## list what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.locked ## everything a fresh machine needs, without root
 	@$(CLICKSTREAM) setup
@@ -40,6 +40,9 @@ contract pipeline integration: setup
 
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)
+
+bench-queries: setup ## seconds and memory of each query on ten million events; BENCH="--events 1000000"
+	@.venv/bin/python -m tests.bench.queries $(BENCH)
 
 package: setup ## the zip for Managed Flink
 	@$(CLICKSTREAM) package
