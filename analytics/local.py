@@ -94,14 +94,16 @@ class LocalLake:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.connection.close()
+        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from None
 
     def ask(self, text: str, dialect: DialectName, values: Mapping[str, str]) -> Answer:
         """Run all statements of a text, and return what the last came to."""
         for table in sorted(tables_of(text, dialect)):
             self.show(*table)
-        answer = Answer([], [], 0, "there is no statement in it")
+        answer: Answer | None = None
         try:
             for statement in statements(text, dialect, values, self._columns):
                 answer = self._run(statement)
@@ -111,6 +113,8 @@ class LocalLake:
             raise Unavailable(f"a file could not be read or written: {_line(error)}. Next: try again") from None
         except duckdb.Error as error:
             raise Refused(f"the query cannot be run: {_line(error)}") from None
+        if answer is None:
+            raise Refused("there is no statement in the query")
         return answer
 
     def rows(self, sql: str, values: Mapping[str, str]) -> list[tuple[Any, ...]]:
