@@ -17,10 +17,10 @@ ifneq ($(words $(CURDIR)),1)
 $(error PyFlink starts its Python workers by a path without spaces. Next: move "$(CURDIR)" to a folder whose path has none)
 endif
 
-.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean front
+.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean front bench-queries
 
 help: ## list what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.locked ## everything a fresh machine needs, without root
 	@$(CLICKSTREAM) setup
@@ -55,6 +55,9 @@ integration: front
 
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)
+
+bench-queries: setup ## seconds and memory of each query on ten million events; BENCH="--events 1000000"
+	@.venv/bin/python -m tests.bench.queries $(BENCH)
 
 package: setup ## the zip for Managed Flink
 	@$(CLICKSTREAM) package

@@ -5,6 +5,7 @@ division of whole numbers is one, `count_if` of nothing is 0, and UNNEST of an a
 field. UNLOAD, COPY and CREATE EXTERNAL SCHEMA, which sqlglot leaves as they are, become values of their own.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ Columns = Mapping[str, Mapping[str, str]]
 
 SINCE_UNTIL: Final = ("since", "until")
 """What Athena's two question marks are, in this order."""
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it warns of is refused here, in a sentence
 
 _PLACE: Final = re.compile(r"\$\{(\w+)\}")
 _INSERTABLE: Final = {

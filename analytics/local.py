@@ -21,6 +21,7 @@ ACCESSES: Final = pa.schema(
 CUSTOMERS: Final = pa.schema(
     [(name, pa.string()) for name in ("customer_id", "pixel_id", "name")] + [("price_per_click", pa.decimal128(12, 4))]
 )
+_OTHERS: Final = {"redis": ACCESSES, "mysql": CUSTOMERS}
 MEMORY: Final = "4GB"
 
 _BATCH: Final = 10_000
@@ -75,13 +76,14 @@ class LocalLake:
         memory: str = MEMORY,
     ) -> None:
         self._lake, self._scratch, self._objects = lake, scratch, objects
-        self._others = {"redis": (redis, ACCESSES), "mysql": (customers, CUSTOMERS)}
+        self._others = {"redis": redis, "mysql": customers}
         self._shown: set[tuple[str, str, str]] = set()
         self._columns: dict[str, dict[str, str]] = {}
         options: dict[str, Any] = {
             "memory_limit": memory,
             "temp_directory": str(scratch / "spill"),
             "autoinstall_known_extensions": False,  # nothing is fetched from the network
+            "parquet_metadata_cache": True,  # each file's footer is asked for several times
         }
         try:
             self.connection = duckdb.connect(config=options)
@@ -92,14 +94,16 @@ class LocalLake:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.connection.close()
+        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from None
 
     def ask(self, text: str, dialect: DialectName, values: Mapping[str, str]) -> Answer:
         """Run all statements of a text, and return what the last came to."""
         for table in sorted(tables_of(text, dialect)):
             self.show(*table)
-        answer = Answer([], [], 0, "there is no statement in it")
+        answer: Answer | None = None
         try:
             for statement in statements(text, dialect, values, self._columns):
                 answer = self._run(statement)
@@ -109,6 +113,8 @@ class LocalLake:
             raise Unavailable(f"a file could not be read or written: {_line(error)}. Next: try again") from None
         except duckdb.Error as error:
             raise Refused(f"the query cannot be run: {_line(error)}") from None
+        if answer is None:
+            raise Refused("there is no statement in the query")
         return answer
 
     def rows(self, sql: str, values: Mapping[str, str]) -> list[tuple[Any, ...]]:
@@ -163,7 +169,7 @@ class LocalLake:
         return folder / "none"
 
     def _other(self, catalog: str, schema: str, name: str) -> str:
-        rows, columns = self._others[catalog]
+        rows, columns = self._others[catalog], _OTHERS[catalog]
         if rows is None:
             raise Refused(f"the query reads {catalog}.{schema}.{name}, and there is no such database here")
         path = self._scratch / f"{catalog}.parquet"

@@ -67,7 +67,7 @@ def main() -> None:
     if given.only != "batch":
         rows += whole_job(files, given)
     columns = ["", "events", "events/s", "spread", "CPU µs/event", "JVM", "Python", "Redis"]
-    screen.table(f"{_machine()}", columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    screen.table(machine("apache-flink", "pyarrow", "msgspec"), columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
     screen.out.print(
         "\nThe batch function: decode, look-ups through a real Redis with memory in front, last access, columns; one"
         "\nprocess. The whole job: raw Parquet through Flink into enriched, rejected and raw, exactly once, checkpoints"
@@ -208,10 +208,11 @@ def _spread(values: list[float]) -> str:
     return f"{min(values):,.0f}–{max(values):,.0f}" if len(values) > 1 else ""
 
 
-def _machine() -> str:
+def machine(*packages: str) -> str:
+    """Say what was measured on, and with which versions."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "CPU")
-    versions = " ".join(f"{name} {metadata.version(name)}" for name in ("apache-flink", "pyarrow", "msgspec"))
+    versions = " ".join(f"{name} {metadata.version(name)}" for name in packages)
     return f"{os.cpu_count()} × {model}, Python {platform.python_version()}, {versions}, commit {_commit()}"
 
 

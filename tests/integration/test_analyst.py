@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,6 +197,35 @@ def test_a_reader_who_has_seen_enough_ends_it(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_ctrl_c_ends_a_long_query_and_leaves_nothing_behind(folder: Path) -> None:
+    numbers = "UNNEST(sequence(1, 9000000))"
+    endless = f"SELECT sum(a.i * b.i) FROM {numbers} AS a (i) CROSS JOIN {numbers} AS b (i)"
+    query = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "query", "-", "--folder", str(folder)],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert query.stdin is not None
+    query.stdin.write(endless)
+    query.stdin.close()
+    query.stdin = None
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("query-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    for _ in range(4):  # the first may come while Python is not listening
+        query.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            _, said = query.communicate(timeout=30)
+            break
+
+    assert (query.returncode, said) == (130, "")
+    assert not list(folder.glob("query-*"))
+
+
 ERRORS: Mapping[str, tuple[list[str], str]] = {
     "no such query": (["query", "no-such"], "lists the names"),
     "a day that is none": (["query", "funnel", "--since", "2026-02-30"], "2026-11-23"),
@@ -206,6 +238,7 @@ ERRORS: Mapping[str, tuple[list[str], str]] = {
     "a Redis that is down": (["query", "federated-report", "--redis", "redis://127.0.0.1:1"], "Redis"),
     "a lake of another kind": (["query", "funnel", "--lake", "ftp://host"], "s3://"),
     "not SQL": (["query", "README.md"], "not SQL"),
+    "nothing to ask": (["query", "-"], "no statement"),
     "Athena's for Redshift": (["redshift", "funnel", "--region", "eu-central-1"], "written for Athena"),
     "thresholds that are not there": (["profile", "--thresholds", "/no/such"], "check the path"),
 }

@@ -97,6 +97,17 @@ def test_the_screen_shows_the_sum_in_plain_text(ran: Mapping[str, Any]) -> None:
         assert line in ran["screen"]
 
 
+def test_the_federated_report_joins_the_redis_and_the_users_that_a_run_leaves(ran: Mapping[str, Any]) -> None:
+    where = ("--lake", ran["lake"], "--folder", ran["folder"] / "data")
+
+    (report,) = json.loads(clickstream("query", "federated-report", *where, "--format", "json").stdout)
+
+    assert (report["user_id"], report["last_access"], report["location"], report["price_per_click"]) == (
+        *("35", "2021-07-12 12:01:58.732726"),
+        *("unknown", None),
+    )
+
+
 def test_nothing_is_left_running(ran: Mapping[str, Any]) -> None:
     assert processes_with(str(ran["folder"])) == []
 
