@@ -269,7 +269,14 @@ def _add_offers() -> None:
     app.command()(offers)
 
 
+def _add_privacy() -> None:
+    from cli.privacy import app as privacy_app  # noqa: PLC0415
+
+    app.add_typer(privacy_app, name="privacy")
+
+
 _add_offers()
+_add_privacy()
 
 
 def main() -> None:

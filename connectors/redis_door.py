@@ -144,6 +144,23 @@ class RedisDoor:
         kept: Any = self._call(lambda: self._client.hgetall(f"user:{user_id}"))
         return {field.decode(): value.decode(errors="replace") for field, value in kept.items()}
 
+    def forget(self, user_id: str, addresses: Collection[str]) -> int:
+        """Remove a user, and the places of these addresses; return how many keys there were. Twice is harmless."""
+        keys = [f"user:{user_id}", *(f"{kind}:{one}" for one in addresses for kind in ("ip", "asking:ip"))]
+        removed = 0
+        for start in range(0, len(keys), _NAMES_A_TRIP):
+            some = keys[start : start + _NAMES_A_TRIP]
+            removed += int(self._call(lambda some=some: self._client.delete(*some)))  # type: ignore[misc]
+        return removed
+
+    def knows(self, user_id: str, addresses: Collection[str]) -> int:
+        """Count the keys that `forget` would remove."""
+        keys = [f"user:{user_id}", *(f"ip:{one}" for one in addresses)]
+        return sum(
+            int(self._call(lambda some=keys[start : start + _NAMES_A_TRIP]: self._client.exists(*some)))  # type: ignore[misc]
+            for start in range(0, len(keys), _NAMES_A_TRIP)
+        )
+
     def write_names(self, names: Iterable[tuple[str, str]]) -> int:
         """Copy names into `user:<id>`, a thousand a round trip; return how many."""
         written, rest = 0, iter(names)
