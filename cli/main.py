@@ -269,6 +269,12 @@ def _add_offers() -> None:
     app.command()(offers)
 
 
+def _add_dashboard() -> None:
+    from cli.dashboard import dashboard  # noqa: PLC0415
+
+    app.command()(dashboard)
+
+
 def _add_privacy() -> None:
     from cli.privacy import app as privacy_app  # noqa: PLC0415
 
@@ -276,6 +282,7 @@ def _add_privacy() -> None:
 
 
 _add_offers()
+_add_dashboard()
 _add_privacy()
 
 
