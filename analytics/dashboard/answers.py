@@ -231,7 +231,7 @@ WITH gaps AS (
   FROM clicked
 ),
 numbered AS (
-  SELECT *, count_if("timestamp" > previous_at + INTERVAL 30 MINUTE) OVER (
+  SELECT *, count(*) FILTER ("timestamp" > previous_at + INTERVAL 30 MINUTE) OVER (
     PARTITION BY user_id ORDER BY "timestamp", sequence_number ROWS UNBOUNDED PRECEDING
   ) AS session
   FROM gaps
