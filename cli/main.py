@@ -5,7 +5,7 @@ import random
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -56,6 +56,10 @@ def run(
         typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    ip: Annotated[
+        Literal["keep", "truncate", "hash"],
+        typer.Option(help="What is stored of addresses, in raw and rejected too: all, their network, or a keyed hash."),
+    ] = "keep",
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
     folder: Folder = set_up.DATA,
 ) -> None:
@@ -84,6 +88,7 @@ def run(
         seed=seed,
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
+        ip=ip,
         parallelism=parallelism,
     )()
 
