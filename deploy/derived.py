@@ -18,9 +18,14 @@ from typing import Any, Final
 
 import yaml
 
+from deploy.quicksight_columns import quicksight_columns, quicksight_tags
+
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
-BLOCKS: Final[dict[str, Callable[..., Any]]] = {}
+BLOCKS: Final[dict[str, Callable[..., Any]]] = {
+    "quicksight_columns": quicksight_columns,
+    "quicksight_tags": quicksight_tags,
+}
 
 _BLOCK: Final = re.compile(r"^( *)# derived: (.+)\n(?:.*\n)*?\1# derived end$", re.MULTILINE)
 
