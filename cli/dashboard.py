@@ -1,5 +1,6 @@
 """`clickstream dashboard`: pictures of the lake in a browser, or in one file."""
 
+import signal
 import tempfile
 from contextlib import closing
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ def dashboard(
                 f"port {port} cannot be had ({error.strerror}): choose another, or leave out --port"
             ) from None
         with server:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             screen.step(f"the dashboard is at {server.url} (Ctrl-C ends it)")
             try:
                 server.serve_forever()

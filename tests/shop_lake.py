@@ -1,22 +1,24 @@
 """A lake of made-up clicks for the dashboard's tests, and its pictures counted in plain Python."""
 
 import random
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from clickstream.schema import ENRICHED
 from connectors.lake import Lake
+from tests.contract.test_geo_providers import mmdb
 from tests.events import EXAMPLE
 
 STEPS = ("Search", "ViewContent", "AddToCart", "Purchase")
 EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
 PLACES = [
-    # addresses in GeoLite2 data of these cities are not needed: tests bring coordinates of their own
     ("US", "Illinois", "Chicago"),
     ("US", "California", "San Jose"),
     ("US", "California", None),
@@ -61,6 +63,7 @@ def write(lake: Lake, made: Iterable[Click]) -> None:
                 "insertion_timestamp": click.at,
                 "arrival_timestamp": click.at,
                 "user_id": click.user,
+                "user_ip": address(click.place),
                 "name": NAMES[click.user],
                 "event_name": click.event,
                 **dict(zip(("country", "region", "city"), click.place, strict=True)),
@@ -72,6 +75,26 @@ def write(lake: Lake, made: Iterable[Click]) -> None:
         year, month, date = day.split("-")
         partition = f"year={year}/month={month}/day={date}/hour=12"
         lake.write("enriched", partition, f"part-{rows[0]['sequence_number']}", pa.Table.from_pylist(rows, ENRICHED))
+
+
+def address(place: tuple[str | None, ...]) -> str:
+    return f"8.8.{PLACES.index(place)}.1" if place in PLACES else "9.9.9.9"  # type: ignore[comparison-overlap]
+
+
+def write_geo(path: Path) -> None:
+    """Write a geo database that has the cities with coordinates, and the others without."""
+    records: dict[str, object] = {}
+    for country, _, city in PLACES:
+        if country and city:
+            where = COORDINATES.get(city, ())
+            location = {name: _double(value) for name, value in zip(("latitude", "longitude"), where, strict=False)}
+            record = {"country": {"iso_code": country}, "city": {"names": {"en": city}}, "location": location}
+            records[f"{address((country, _, city))}/32"] = record
+    path.write_bytes(mmdb(records))
+
+
+def _double(value: float) -> bytes:
+    return bytes([3 << 5 | 8]) + struct.pack(">d", value)  # https://maxmind.github.io/MaxMind-DB/
 
 
 def counted(made: Iterable[Click], of: str) -> Counter[Any]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
@@ -14,8 +15,9 @@ from analytics.dashboard.page import page
 from analytics.dashboard.server import Counts, DashboardServer
 from cli.servers import PROJECT
 from clickstream.errors import Refused, Unavailable
+from connectors.geo_mmdb import Mmdb
 from connectors.lake import Lake
-from tests.shop_lake import COORDINATES, EVIL, Click, clicks, counted, funnel, write
+from tests.shop_lake import COORDINATES, EVIL, Click, clicks, counted, funnel, write, write_geo
 
 MADE = clicks()
 
@@ -83,6 +85,17 @@ def test_the_largest_come_first_and_cities_have_coordinates_where_they_are_known
     assert [place for (place,) in sorted(cities, key=lambda key: -cities[key])] == list(range(len(summed.cities)))
     assert {city[2]: city[3:] for city in summed.cities} == {**COORDINATES, "Edinburgh": (None, None)}
     assert dict(summed.customers) == {"1": "Ada Lovelace", "2": EVIL, "3": "美咲", "4": ""}
+
+
+def test_coordinates_come_from_the_geo_database_by_addresses_of_the_city(tmp_path: Path, lake: Lake) -> None:
+    write_geo(tmp_path / "places.mmdb")
+    with closing(Mmdb(tmp_path / "places.mmdb")) as places:
+        found = answers(lake, tmp_path, places.coordinates)
+
+        assert {city[2]: city[3:] for city in found.cities} == {**COORDINATES, "Edinburgh": (None, None)}
+        assert places.coordinates(["8.8.0.1"], "Springfield") is None  # a row older than the database, say
+        assert places.coordinates(["no address"], "Chicago") is None
+        assert places.coordinates(["fdc5:71c4::1", "8.8.0.1"], "Chicago") == COORDINATES["Chicago"]
 
 
 def test_many_days_countries_and_customers_stay_small(tmp_path: Path) -> None:
