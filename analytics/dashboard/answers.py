@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from clickstream.errors import Refused, Unavailable
-from connectors.lake import Lake, LakeFile, partition_values
+from connectors.lake import Lake, LakeFile
 
 MEMORY: Final = "4GB"
 PERIODS: Final = 45
@@ -73,22 +73,18 @@ def answers(lake: Lake, scratch: Path, locate: Locate) -> Answers:
     }
     try:
         with duckdb.connect(config=options) as database:
-            _show(database, [(str(_on_disk(lake, file, scratch)), _day(file)) for file in files])
+            _show(database, [_on_disk(lake, file, scratch) for file in files])
             return _summed(database, locate)
     except (duckdb.IOException, FileNotFoundError) as error:  # replaced meanwhile, by a replay or an erase
         raise Unavailable(f"a file of the lake could not be read ({error}). Next: try again") from None
 
 
-def _show(database: duckdb.DuckDBPyConnection, files: list[tuple[str, str]]) -> None:
-    """Make the view `clicks` out of files and the days they arrived."""
+def _show(database: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    """Make the view `clicks` out of files, with the days they arrived by the names of their folders."""
     database.execute("SET TimeZone = 'UTC'")
-    database.execute("CREATE TABLE files (path VARCHAR, day DATE)")
-    for start in range(0, len(files), 1000):
-        some = files[start : start + 1000]
-        values = [value for pair in some for value in pair]
-        database.execute(f"INSERT INTO files VALUES {', '.join(['(?, ?)'] * len(some))}", values)
-    paths = ", ".join("'" + path.replace("'", "''") + "'" for path, _ in files)
+    paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
     database.execute(_CLICKS.format(paths=paths, columns=", ".join(f'"{name}"' for name in _COLUMNS)))
+    database.execute("CREATE TABLE days AS SELECT DISTINCT day FROM clicks")
 
 
 def _summed(database: duckdb.DuckDBPyConnection, locate: Locate) -> Answers:
@@ -109,7 +105,7 @@ def _summed(database: duckdb.DuckDBPyConnection, locate: Locate) -> Answers:
     unit = next(
         unit
         for unit in ("day", "week", "month", "year")
-        if unit == "year" or ask(f"SELECT count(DISTINCT date_trunc('{unit}', day)) FROM files") <= [(PERIODS,)]
+        if unit == "year" or ask(f"SELECT count(DISTINCT date_trunc('{unit}', day)) FROM days") <= [(PERIODS,)]
     )
     steps = ", ".join(f"'{step}'" for step in STEPS)
     database.execute(_DIMENSIONS.format(unit=unit, countries=COUNTRIES, steps=steps))
@@ -142,30 +138,24 @@ def _on_disk(lake: Lake, file: LakeFile, scratch: Path) -> Path:
     """Return where DuckDB finds a file: what is in an S3 is copied, as far as it is needed."""
     if Path(file.path).is_file():
         return Path(file.path)
-    copy = scratch / file.path.replace("/", "_")
+    copy = scratch / "copies" / file.path
     if not copy.is_file():
-        scratch.mkdir(parents=True, exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(lake.read(file, list(_COLUMNS)), copy)
     return copy
 
 
-def _day(file: LakeFile) -> str:
-    parts = partition_values(file.partition)
-    return f"{parts['year']}-{parts['month']}-{parts['day']}"
-
-
 _CLICKS: Final = """
 CREATE VIEW clicks AS
-SELECT day, {columns}
-FROM read_parquet([{paths}], union_by_name = true, filename = true, hive_partitioning = false) AS read
-JOIN files ON files.path = read.filename
+SELECT make_date(year::INT, month::INT, day::INT) AS day, {columns}
+FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = true, hive_types_autocast = false)
 """
 
 # `code` is a country's own, also where it counts as `other`.
 _DIMENSIONS: Final = """
 CREATE TABLE periods AS
 SELECT row_number() OVER (ORDER BY first) - 1 AS id, strftime(first, '%Y-%m-%d') AS name, first
-FROM (SELECT DISTINCT date_trunc('{unit}', day)::DATE AS first FROM files);
+FROM (SELECT DISTINCT date_trunc('{unit}', day)::DATE AS first FROM days);
 
 CREATE TABLE codes AS
 SELECT code, least(row_number() OVER (ORDER BY count(*) DESC, code) - 1, {countries}) AS id

@@ -163,10 +163,10 @@ def test_charts_draw_what_the_tables_say(page: Page) -> None:
 
 
 def test_filters_by_date_country_and_event_change_every_picture(page: Page) -> None:
-    changing(page, lambda: page.get_by_label("From").select_option(label="22 Nov 2026"))
-    changing(page, lambda: page.get_by_label("To").select_option(label="22 Nov 2026"))
-    changing(page, lambda: page.get_by_label("Country").select_option(label="United States"))
-    changing(page, lambda: page.get_by_label("Search").uncheck())
+    changing(page, lambda: page.locator("#from").select_option(label="22 Nov 2026"))
+    changing(page, lambda: page.locator("#to").select_option(label="22 Nov 2026"))
+    changing(page, lambda: page.locator("#country").select_option(label="United States"))
+    changing(page, lambda: page.get_by_role("checkbox", name="Search").uncheck())
 
     some = [c for c in MADE if c.day == "2026-11-22" and c.place[0] == "US" and c.event != "Search"]
     events = Counter(dict.fromkeys(counted(MADE, "event"), 0))
@@ -189,7 +189,7 @@ def test_filters_by_date_country_and_event_change_every_picture(page: Page) -> N
 
 
 def test_what_is_chosen_is_in_the_address_and_comes_back_with_it(page: Page, exported: Path) -> None:
-    changing(page, lambda: page.get_by_label("Country").select_option(label="Germany"))
+    changing(page, lambda: page.locator("#country").select_option(label="Germany"))
     address = page.url
     shown = rows(page, "donut")
 
@@ -198,12 +198,12 @@ def test_what_is_chosen_is_in_the_address_and_comes_back_with_it(page: Page, exp
 
     assert address.endswith("#country=DE")
     assert rows(page, "donut") == shown
-    assert page.get_by_label("Country").input_value() != ""
+    assert page.locator("#country").input_value() != ""
 
 
 def test_nothing_chosen_is_nothing_shown_and_no_error(page: Page) -> None:
     for name in ("Search", "ViewContent", "AddToCart", "Purchase"):
-        changing(page, lambda name=name: page.get_by_label(name).uncheck())
+        changing(page, lambda name=name: page.get_by_role("checkbox", name=name).uncheck())
 
     assert {cells[0] for cells in rows(page, "donut").values()} == {"0"}
     assert rows(page, "states") == rows(page, "customers") == {}
