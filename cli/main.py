@@ -6,7 +6,7 @@ import sys
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,6 +65,10 @@ def run(
         typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    ip: Annotated[
+        Literal["keep", "truncate", "hash"],
+        typer.Option(help="What is stored of addresses, in raw and rejected too: all, their network, or a keyed hash."),
+    ] = "keep",
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
     front: Annotated[
         Front, typer.Option(help="How events come in: straight into the stream, or by HTTP through an API Gateway.")
@@ -97,6 +101,7 @@ def run(
         seed=seed,
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
+        ip=ip,
         parallelism=parallelism,
         through_api=front is Front.API,
     )()
@@ -297,9 +302,23 @@ def _add_deploy() -> None:
     app.command()(deploy.doctor)
 
 
+def _add_dashboard() -> None:
+    from cli.dashboard import dashboard  # noqa: PLC0415
+
+    app.command()(dashboard)
+
+
+def _add_privacy() -> None:
+    from cli.privacy import app as privacy_app  # noqa: PLC0415
+
+    app.add_typer(privacy_app, name="privacy")
+
+
 _add_offers()
 _add_deploy()
 analyst.add_to(app)
+_add_dashboard()
+_add_privacy()
 
 
 def main() -> None:

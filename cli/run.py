@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cli import screen
 from cli.front import loopback_session, open_front
@@ -18,7 +20,7 @@ from cli.job import JobProcess
 from cli.servers import Kinesalite, Localemu, RedisServer
 from cli.tally import Tally
 from clickstream.errors import ClickstreamError, Refused, Unavailable
-from clickstream.settings import Geo, Offers, Settings, Source, flink_uri
+from clickstream.settings import Geo, Offers, Privacy, Settings, Source, flink_uri
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
@@ -35,6 +37,7 @@ from generator.records import Publisher, Record
 from generator.shoppers import Shoppers
 
 CLICKS, OFFERS = "clicks", "offers"
+PRIVACY_KEY: Final = "CLICKSTREAM_PRIVACY_KEY"
 STUCK_SECONDS: Final = 180.0
 """How long nothing may happen before the run is given up."""
 
@@ -55,6 +58,7 @@ class Run:
     seed: int = 1
     rate: float | None = None
     follow: bool = False
+    ip: Literal["keep", "truncate", "hash"] = "keep"
     shards: int = 2
     parallelism: int = 2
     through_api: bool = False
@@ -118,7 +122,18 @@ class Run:
             offers=Offers(stream=OFFERS),
             redis=RedisSettings(url=redis_url),
             geo=Geo(mmdb=str(self.geo)),
+            privacy=Privacy(ip=self.ip, key=None if self.ip == "keep" else self._privacy_key()),
         )
+
+    def _privacy_key(self) -> str:
+        """Return where the key of hashes is; runs in the same folder share it, so that their hashes are the same."""
+        file = self.folder / "privacy.key"
+        if not file.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_hex(32))
+        os.environ[PRIVACY_KEY] = file.read_text()  # the job's process inherits it
+        return f"env:{PRIVACY_KEY}"
 
     def _load_users(self, redis_url: str) -> None:
         database = self.folder / "users.db"

@@ -66,6 +66,13 @@ class Geo(_Group, frozen=True):
     budget: float = 0.2  # seconds a batch waits for a metered provider
 
 
+class Privacy(_Group, frozen=True):
+    """What is stored of addresses, in the lake's rows, in archived bytes, and in Redis. docs/analytics.md says more."""
+
+    ip: Literal["keep", "truncate", "hash"] = "keep"
+    key: str | None = None  # where the key of the hashes is, not what it is; needed unless addresses are kept
+
+
 class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
@@ -84,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     offers: Offers = Offers()
     redis: Redis = Redis()
     geo: Geo = Geo()
+    privacy: Privacy = Privacy()
     job: Job = Job()
 
     def to_properties(self) -> bytes:

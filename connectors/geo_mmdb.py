@@ -49,6 +49,21 @@ class Mmdb:
         except _BROKEN as error:
             raise self._refused(f"is broken inside ({_reason(error)})") from None
 
+    def coordinates(self, addresses: Sequence[str], city: str) -> tuple[float, float] | None:
+        """Return latitude and longitude of a city, by the first of some addresses there that the file has in it too."""
+        for address in addresses:
+            try:
+                record = self._reader.get(address)
+            except (*_BROKEN, ValueError):  # ValueError: an address that is stored as a hash, or an IPv6 for IPv4 data
+                continue
+            if isinstance(record, dict) and _text(record, "city", "names", "en") == city:
+                place = record.get("location")
+                if isinstance(place, dict):
+                    latitude, longitude = place.get("latitude"), place.get("longitude")
+                    if isinstance(latitude, float) and isinstance(longitude, float):
+                        return round(latitude, 3), round(longitude, 3)
+        return None
+
     def close(self) -> None:
         """Unmap the file."""
         self._reader.close()

@@ -42,6 +42,24 @@ class Lake:
             if info.is_file and not any(part[0] in "._" for part in info.path[len(base) + 1 :].split("/"))
         ]
 
+    def tables(self) -> list[str]:
+        """Name the tables there are."""
+        try:
+            found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        except OSError as error:
+            raise Unavailable(f"cannot list {self._root}: {error}") from None
+        return sorted(one.base_name for one in found if not one.is_file and one.base_name[0] not in "._")
+
+    def unfinished(self, table: str) -> list[LakeFile]:
+        """List a table's work in progress, or what was left of it by a job that died."""
+        base = f"{self._root}/{table}"
+        found = self._files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+        return [
+            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size)
+            for info in found
+            if info.is_file and any(part[0] in "._" for part in info.path[len(base) + 1 :].split("/"))
+        ]
+
     def rows(self, file: LakeFile) -> int:
         """Count a file's rows by its footer."""
         with self._files.open_input_file(file.path) as source:
@@ -52,14 +70,53 @@ class Lake:
         with self._files.open_input_file(file.path) as source:
             return pq.ParquetFile(source).read(columns)
 
-    def write(self, table: str, partition: str, name: str, rows: pa.Table) -> LakeFile:
+    def write(self, table: str, partition: str, name: str, rows: pa.Table, *, codec: str = "snappy") -> LakeFile:
         """Write a file of a table, as Flink would: Snappy, and there under its name only once it is whole."""
-        folder = f"{self._root}/{table}/{partition}"
+        file = pa.BufferOutputStream()
+        pq.write_table(rows, file, compression=codec, coerce_timestamps="us")
+        return self.put(table, partition, name, file.getvalue())
+
+    def put(self, table: str, partition: str, name: str, data: bytes | pa.Buffer) -> LakeFile:
+        """Write a file of whatever kind; it is there under its name only once it is whole."""
+        folder = f"{self._root}/{table}/{partition}".rstrip("/")
         self._files.create_dir(folder)
         path, hidden = f"{folder}/{name}", f"{folder}/.{name}"
-        pq.write_table(rows, hidden, filesystem=self._files, compression="snappy", coerce_timestamps="us")
+        with self._files.open_output_stream(hidden, compression=None) as out:
+            out.write(data)
         self._files.move(hidden, path)
         return LakeFile(path, partition, self._files.get_file_info(path).size)
+
+    def get(self, path: str) -> bytes | None:
+        """Read a file of whatever kind by its path below the root; None if there is none."""
+        whole = f"{self._root}/{path}"
+        if not self._files.get_file_info(whole).is_file:
+            return None
+        with self._files.open_input_stream(whole, compression=None) as source:
+            return bytes(source.readall())
+
+    def path(self, file: LakeFile) -> str:
+        """Return a file's path below the root."""
+        return file.path[len(self._root) + 1 :]
+
+    def at(self, path: str) -> LakeFile:
+        """Return the file at a path below the root, whether it is there or not."""
+        return LakeFile(f"{self._root}/{path}", path.partition("/")[2].rpartition("/")[0], 0)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, by paths below the root; one that has it already is fine."""
+        if self._files.get_file_info(f"{self._root}/{old}").is_file:
+            self._files.move(f"{self._root}/{old}", f"{self._root}/{new}")
+
+    def is_parquet(self, file: LakeFile) -> bool:
+        """Say whether a file is Parquet, by its first bytes."""
+        with self._files.open_input_stream(file.path, compression=None) as source:
+            return bool(source.read(4) == b"PAR1")
+
+    def codec(self, file: LakeFile) -> str:
+        """Name how a Parquet file is compressed."""
+        with self._files.open_input_file(file.path) as source:
+            groups = pq.ParquetFile(source).metadata
+            return str(groups.row_group(0).column(0).compression).lower() if groups.num_row_groups else "snappy"
 
     def columns(self, file: LakeFile) -> list[str]:
         """Name a file's columns."""

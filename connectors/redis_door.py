@@ -86,17 +86,26 @@ class RedisDoor:
         place_seconds: float = 30 * 86_400,
         unknown_seconds: float = 600,
         lease_seconds: float = 30,
+        known_as: Callable[[str], str] | None = None,
     ) -> None:
         self._client = client
         self._breaker = CircuitBreaker(failures=1, open_seconds=1.0)
         self._place_ms, self._unknown_ms = int(place_seconds * 1000), int(unknown_seconds * 1000)
         self._lease_ms = int(lease_seconds * 1000)
+        self._known_as = known_as  # what an address is called in keys, if not by itself
         self._read: _Script = client.register_script(_READ)
         self._write: _Script = client.register_script(_WRITE)
         self._keep_newest: _Script = client.register_script(_KEEP_NEWEST)
 
     @classmethod
-    def connect(cls, url: str, password: str | None = None, *, timeout: float = 0.5) -> "RedisDoor":
+    def connect(
+        cls,
+        url: str,
+        password: str | None = None,
+        *,
+        timeout: float = 0.5,
+        known_as: Callable[[str], str] | None = None,
+    ) -> "RedisDoor":
         """Prepare a door to `redis://host:port/db`, or `rediss://` for TLS; nothing is connected yet."""
         options = {"password": password} if password else {}
         client = redis.Redis.from_url(
@@ -106,7 +115,7 @@ class RedisDoor:
             retry=Retry(NoBackoff(), 1),  # a connection that died while idle is not an outage
             **options,
         )
-        return cls(client)
+        return cls(client, known_as=known_as)
 
     def check(self) -> None:
         """Raise `Refused` if Redis turns us away for good; that it is down is not a reason not to start."""
@@ -118,7 +127,7 @@ class RedisDoor:
             pass
 
     def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
-        wanted = (list(addresses), list(user_ids), self._lease_ms if take_on else 0)
+        wanted = (self._keys(addresses), list(user_ids), self._lease_ms if take_on else 0)
         places, names = self._run(self._read, wanted)
         located = dict(zip(addresses, places, strict=True))
         return Shared(
@@ -134,10 +143,11 @@ class RedisDoor:
     def write(self, places: Mapping[str, Place | None]) -> None:
         lives = {True: self._unknown_ms, False: self._place_ms}
         encode = msgspec.json.encode
-        self._run(self._write, [(key, encode(place).decode(), lives[place is None]) for key, place in places.items()])
+        keyed = zip(self._keys(places), places.values(), strict=True)
+        self._run(self._write, [(key, encode(place).decode(), lives[place is None]) for key, place in keyed])
 
     def let_go(self, addresses: Collection[str]) -> None:
-        self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in addresses)))
+        self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in self._keys(addresses))))
 
     def keep_newest(self, accesses: "Sequence[Access]") -> None:
         self._run(self._keep_newest, accesses)
@@ -165,6 +175,23 @@ class RedisDoor:
             if not cursor:
                 return
 
+    def forget(self, user_id: str, addresses: Collection[str]) -> int:
+        """Remove a user, and the places of these addresses; return how many keys there were. Twice is harmless."""
+        keys = [f"user:{user_id}", *(f"{kind}:{one}" for one in addresses for kind in ("ip", "asking:ip"))]
+        removed = 0
+        for start in range(0, len(keys), _NAMES_A_TRIP):
+            some = keys[start : start + _NAMES_A_TRIP]
+            removed += int(self._call(lambda some=some: self._client.delete(*some)))  # type: ignore[misc]
+        return removed
+
+    def knows(self, user_id: str, addresses: Collection[str]) -> int:
+        """Count the keys that `forget` would remove."""
+        keys = [f"user:{user_id}", *(f"ip:{one}" for one in addresses)]
+        return sum(
+            int(self._call(lambda some=keys[start : start + _NAMES_A_TRIP]: self._client.exists(*some)))  # type: ignore[misc]
+            for start in range(0, len(keys), _NAMES_A_TRIP)
+        )
+
     def write_names(self, names: Iterable[tuple[str, str]]) -> int:
         """Copy names into `user:<id>`, a thousand a round trip; return how many."""
         written, rest = 0, iter(names)
@@ -178,6 +205,9 @@ class RedisDoor:
 
     def close(self) -> None:
         self._client.close()
+
+    def _keys(self, addresses: Collection[str]) -> list[str]:
+        return list(addresses) if self._known_as is None else [self._known_as(address) for address in addresses]
 
     def _run(self, script: _Script, what: object) -> Any:
         return self._call(lambda: script(args=[msgspec.msgpack.encode(what)]))

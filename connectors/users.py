@@ -20,8 +20,10 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
@@ -50,7 +52,10 @@ _id: Final = _customers.c.customer_id
 _ID_AND_NAME: Final = select(_id, _customers.c.name)
 
 _WAIT: Final = "see whether it is up and reachable from here, and try again"
-_GRANT: Final = "check user and password, and GRANT SELECT on customers, INSERT and UPDATE too where it is loaded"
+_GRANT: Final = (
+    "check user and password, and GRANT SELECT on customers, INSERT and UPDATE too where it is loaded, "
+    "DELETE where users are erased"
+)
 _CREATE: Final = "create the table and load it, or check which database the URL names"
 _TLS: Final = (
     "check that the CA file is that of this server (Aurora's is "
@@ -161,6 +166,24 @@ class Users:
         if row is None or row[0] != user_id:  # MySQL takes "7 " for "7"
             return None
         return str(row[1])
+
+    def row(self, user_id: str) -> dict[str, Any] | None:
+        """Return all that is kept of a user, None if there is no such user."""
+        if not is_text(user_id):
+            return None
+        with self._asking("reading a customer") as connection:
+            row = connection.execute(select(_customers).where(_id == user_id)).mappings().first()
+        return None if row is None or row["customer_id"] != user_id else dict(row)
+
+    def remove(self, user_id: str) -> bool:
+        """Remove a user; return whether there was one. Removing one again changes nothing."""
+        if self.row(user_id) is None:
+            return False
+        with self._asking("removing a customer") as connection:
+            if connection.dialect.name == "sqlite":
+                connection.execute(text("PRAGMA secure_delete = ON"))  # else the row stays in the file, unlisted
+            connection.execute(delete(_customers).where(_id == user_id))
+        return True
 
     def close(self) -> None:
         """Close all connections."""

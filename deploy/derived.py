@@ -21,6 +21,7 @@ import yaml
 from deploy import front
 from deploy.event_schema import batch_schema, event_schema
 from deploy.glue_columns import glue_columns
+from deploy.quicksight_columns import quicksight_columns, quicksight_tags
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -30,6 +31,8 @@ BLOCKS: Final[dict[str, Callable[..., Any]]] = {
     "events": batch_schema,
     "deployments": lambda: front.deployments((TEMPLATES / "front.yaml").read_text()),
     "deployment": lambda: front.deployment((TEMPLATES / "front.yaml").read_text()),
+    "quicksight_columns": quicksight_columns,
+    "quicksight_tags": quicksight_tags,
 }
 
 _BLOCK: Final = re.compile(r"^( *)# derived: (.+)\n(?:.*\n)*?\1# derived end$", re.MULTILINE)

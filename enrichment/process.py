@@ -1,6 +1,6 @@
 """The whole of what happens to a batch: decode, enrich, lay out. The job, a replay and the benchmark all call this."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,9 +15,11 @@ class Process:
 
     steps: Sequence[Step]
     archive: bool  # whether every row carries its payload, for the raw archive
+    hide: Callable[[dict[str, pa.Array]], dict[str, pa.Array]] | None = None  # addresses, where they are not stored
 
     def __call__(self, arrived: Arrived) -> dict[str, pa.Array]:
         batch, rejected = read(arrived)
         for step in self.steps:
             batch = step(batch)
-        return outcome(arrived, batch, rejected, archive=self.archive)
+        columns = outcome(arrived, batch, rejected, archive=self.archive)
+        return columns if self.hide is None else self.hide(columns)

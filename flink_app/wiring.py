@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
+from clickstream.address import HiddenAddresses
 from clickstream.errors import Refused
 from clickstream.place import GeoProvider
 from clickstream.settings import Settings
@@ -15,10 +17,18 @@ from enrichment.memory import Memory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 
+KEY_LENGTH: Final = 16
+
 
 def process(settings: Settings) -> Process:
     """Open what the batch function needs."""
-    redis = RedisDoor.connect(settings.redis.url, secret(settings.redis.password), timeout=settings.redis.timeout)
+    hide = hidden_addresses(settings)
+    redis = RedisDoor.connect(
+        settings.redis.url,
+        secret(settings.redis.password),
+        timeout=settings.redis.timeout,
+        known_as=hide.hash if hide else None,
+    )
     answers = LayeredAnswers(
         places=Memory(settings.job.remembered_places),
         names=Memory(settings.job.remembered_names),
@@ -27,7 +37,7 @@ def process(settings: Settings) -> Process:
         background=Background(),
         budget=settings.geo.budget,
     )
-    return Process(enrichment(answers, redis), archive=settings.lake.raw)
+    return Process(enrichment(answers, redis), archive=settings.lake.raw, hide=hide)
 
 
 def check(settings: Settings) -> None:
@@ -35,7 +45,22 @@ def check(settings: Settings) -> None:
     redis = RedisDoor.connect(settings.redis.url, secret(settings.redis.password), timeout=settings.redis.timeout)
     redis.check()
     redis.close()
+    hidden_addresses(settings)
     geo_provider(settings).close()
+
+
+def hidden_addresses(settings: Settings) -> HiddenAddresses | None:
+    """Prepare what hides addresses; None where they are kept."""
+    how = settings.privacy.ip
+    if how == "keep":
+        return None
+    key = secret(settings.privacy.key, setting="the group privacy, key") or ""
+    if len(key) < KEY_LENGTH:
+        raise Refused(
+            f"ip is {how} in the group privacy, and its key has fewer than {KEY_LENGTH} characters. Next: make one, "
+            "openssl rand -hex 32, keep it where secrets are, and set key to where that is: secretsmanager:NAME"
+        )
+    return HiddenAddresses(how, key.encode())
 
 
 def geo_provider(settings: Settings) -> GeoProvider:

@@ -10,6 +10,7 @@ PACKAGES = {
     "npm": "npm",
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
+    "chromium": "chromium",
 }
 PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from cli.servers import RedisServer
 from clickstream.errors import Refused, Unavailable
@@ -170,3 +171,15 @@ def test_a_read_only_redis_is_unavailable(mortal: RedisServer) -> None:
 
     with pytest.raises(Unavailable):
         RedisDoor.connect(mortal.url).keep_newest([access("12:00:00")])
+
+
+def test_redis_knows_addresses_by_another_name_where_they_are_not_to_be_stored(redis: Redis) -> None:
+    door = RedisDoor(redis, known_as=lambda address: f"hash-of-{address[:1]}")
+
+    taken = door.read(["8.8.8.8", "9.9.9.9"], [], take_on=True)
+    door.write({"8.8.8.8": OHIO})
+    door.let_go(["9.9.9.9"])
+
+    assert taken.mine == {"8.8.8.8", "9.9.9.9"}
+    assert door.read(["8.8.8.8"], [], take_on=False).places == {"8.8.8.8": OHIO}
+    assert redis.keys() == [b"ip:hash-of-8"]
