@@ -71,7 +71,7 @@ class Audit:
         with (
             tempfile.TemporaryDirectory(prefix="audit-", dir=self.scratch) as scratch,
             Ledger(Path(scratch), memory=self.memory, one_in=one_in) as ledger,
-            screen.progress() as progress,
+            screen.progress(screen.err) as progress,
         ):
             taken = 0
             for table, listed in chosen.items():

@@ -141,6 +141,7 @@ class Ledger:
         self._database.execute("SET memory_limit = $1", [memory])
         self._database.execute("SET temp_directory = $1", [str(scratch / "spilled")])
         self._database.execute("SET TimeZone = 'UTC'")
+        self._database.execute("SET enable_progress_bar = false")  # it would be in the midst of JSON
 
     def __enter__(self) -> Self:
         return self
@@ -284,12 +285,12 @@ class Ledger:
 
     def _name(self, kind: Kind, condition: str, parameters: Mapping[str, Any], first: int) -> list[Finding]:
         """Name the first records of a kind, with the files they are in."""
-        self._database.execute(
+        self._run(
             f"CREATE OR REPLACE TEMP TABLE named AS SELECT * FROM books WHERE {condition}"
             f" ORDER BY arrival NULLS LAST, {_SHARD}, {_SEQUENCE} LIMIT {int(first)}",
             parameters,
         )
-        cursor = self._database.execute("FROM named")
+        cursor = self._run("FROM named")
         names = [str(column[0]) for column in cursor.description or ()]
         books = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         entries: dict[tuple[str, str], list[_Entry]] = {}
@@ -337,8 +338,12 @@ class Ledger:
         return {"due": due, "sent": sent, "repeats": sent - distinct}, findings
 
     def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._run(query, parameters).fetchall()
+
+    def _run(self, query: str, parameters: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Run a query with those of the parameters that it names."""
         used = {name: value for name, value in (parameters or {}).items() if f"${name}" in query}
-        return self._database.execute(query, used).fetchall()
+        return self._database.execute(query, used)
 
 
 class _Entry(NamedTuple):
@@ -403,7 +408,8 @@ _BOOKS: Final = f"""
 CREATE TABLE books AS
 SELECT {_SHARD}, {_SEQUENCE}, {_COUNTS}, min(arrival) AS arrival, max(arrival) AS last_arrival,
   min(payload) AS payload, max(payload) AS other_payload, min(event) AS event, max(event) AS other_event,
-  coalesce(bool_or(misplaced), false) AS misplaced, min(offer) AS offer, coalesce(bool_or(owes), false) AS owes
+  coalesce(bool_or(misplaced), false) AS misplaced, min(offer) AS offer,
+  coalesce(bool_or(owes) FILTER (offer IS NOT NULL), false) AS owes
 FROM read_parquet($files, union_by_name = true) GROUP BY {_SHARD}, {_SEQUENCE}
 HAVING coalesce(min(arrival) >= $since, true) AND coalesce(min(arrival) < $until, true)
 """
