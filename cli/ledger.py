@@ -97,7 +97,8 @@ class Verdict:
 
     def __str__(self) -> str:
         """Say it in one line."""
-        counts = " + ".join(f"{self.totals[table]:,} {table}" for table in OUTCOMES)
+        out = [*OUTCOMES, *(["erased"] if self.totals["erased"] else [])]
+        counts = " + ".join(f"{self.totals[table]:,} {table}" for table in out)
         offers = f", {self.offers['sent']:,} offers ({self.offers['repeats']:,} repeats)" if self.offers else ""
         books = f"{self.totals['origins']:,} records = {counts}; {self.totals['raw']:,} in raw{offers}"
         if self.balanced:
@@ -134,6 +135,7 @@ class Ledger:
         self._entries = _Sheet(scratch / "entries.parquet", _ENTRY)
         self._offers = _Sheet(scratch / "offers.parquet", _OFFER)
         self._manifests: list[str] = []
+        self._erased: Counter[tuple[str, int | None, str]] = Counter()
         self._files: list[str] = []
         self._unreadable: list[Finding] = []
         self._looked_into = 0
@@ -181,7 +183,7 @@ class Ledger:
         """Take in a file of the lake; return how many rows it has."""
         number, count = len(self._files), 0
         self._files.append(path)
-        owes = not path.rpartition("/")[2].startswith(("part-replay-", "part-kept-"))  # a replay sends no offers
+        owes = not path.rpartition("/")[2].startswith(_REWRITTEN)
         for batch in batches:
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             self._add(table, columns, file=number, hour=_hour(partition), owes=owes)
@@ -191,6 +193,10 @@ class Ledger:
     def add_unreadable(self, path: str, why: str) -> None:
         """Take note of a file that cannot be read."""
         self._unreadable.append(Finding(Kind.UNREADABLE, why, files=(path,)))
+
+    def add_erased(self, table: str, partition: str, shard_id: str, rows: int) -> None:
+        """Take note that a privacy erase has taken so many rows out of a table's partition, all of one shard."""
+        self._erased[table, _hour(partition), shard_id] += rows
 
     def add_offers(self, offers: Iterable[tuple[str, str, str]]) -> None:
         """Take in what is in the offers stream: an offer's id, and the shard and sequence number it has there."""
@@ -204,6 +210,8 @@ class Ledger:
         self._entries.close()
         self._offers.close()
         self._database.execute(_BOOKS, {"files": [self._entries.path, *self._manifests], **_scope(terms)})
+        self._excuse("gone", _OUT, OUTCOMES)
+        self._excuse("gone_from_raw", "raw", ("raw",))
         parameters = {
             "archived": terms.archived,
             "accepted_since": _micros(terms.accepted_since),
@@ -228,6 +236,21 @@ class Ledger:
             first=findings,
             looked_into=self._looked_into,
         )
+
+    def _excuse(self, column: str, present: str, tables: Sequence[str]) -> None:
+        """Mark as many of an hour's and shard's missing records as were erased there; which ones, nobody can tell.
+
+        A record that is nowhere in the lake, and of whose arrival nothing is known, counts for any hour of its shard.
+        """
+        self._run(f"ALTER TABLE books ADD COLUMN {column} BOOLEAN DEFAULT false")
+        for (table, hour, shard), rows in self._erased.items():
+            if table in tables:
+                self._run(
+                    f"UPDATE books SET {column} = true WHERE rowid IN (SELECT rowid FROM books WHERE {present} = 0"
+                    f" AND NOT {column} AND {_SHARD} = $shard AND coalesce(arrival // {_HOUR_MICROS} = $hour, true)"
+                    f" ORDER BY arrival IS NULL, ({_OUT} + raw) > 0, {_SEQUENCE} LIMIT {int(rows)})",
+                    {"shard": shard, "hour": hour},
+                )
 
     def _add(
         self,
@@ -267,17 +290,18 @@ class Ledger:
 
     def _totals(self) -> dict[str, int]:
         sums = ", ".join(f"coalesce(sum({source}), 0)::BIGINT" for source in SOURCES)
-        (row,) = self._all(f"SELECT count(*), {sums} FROM books")
-        return dict(zip(("origins", *SOURCES), row, strict=True))
+        (row,) = self._all(f"SELECT count(*), {sums}, count(*) FILTER (gone) FROM books")
+        return dict(zip(("origins", *SOURCES, "erased"), row, strict=True))
 
     def _hours(self, wrong: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         columns = ", ".join(f"sum({source})::BIGINT" for source in SOURCES)
         rows = self._all(
-            f"SELECT arrival // {_HOUR_MICROS} AS hour, {_SHARD}, {columns}, count(offer), count(*) FILTER ({wrong})"
+            f"SELECT arrival // {_HOUR_MICROS} AS hour, {_SHARD}, {columns}, count(*) FILTER (gone),"
+            f" count(offer), count(*) FILTER ({wrong})"
             " FROM books GROUP BY ALL ORDER BY hour NULLS LAST, 2",
             parameters,
         )
-        names = ("hour", _SHARD, *SOURCES, "offers_due", "differences")
+        names = ("hour", _SHARD, *SOURCES, "erased", "offers_due", "differences")
         named = [dict(zip(names, row, strict=True)) for row in rows]
         for row in named:
             row["hour"] = None if row["hour"] is None else _EPOCH + timedelta(hours=row["hour"])
@@ -331,7 +355,12 @@ class Ledger:
             if kind is Kind.OFFER_UNEXPECTED and not terms.whole_lake:
                 continue
             given = parameters if kind is Kind.OFFER_MISSING else {}
-            ((differences[kind],),) = self._all(f"SELECT count(*) FROM ({query})", given)
+            ((count,),) = self._all(f"SELECT count(*) FROM ({query})", given)
+            if kind is Kind.OFFER_UNEXPECTED:  # as many may have been earned by rows that were erased since
+                count -= min(count, sum(rows for (table, *_), rows in self._erased.items() if table == "enriched"))
+            differences[kind] = count
+            if not count:
+                continue
             for shard, number, arrival in self._all(f"{query} ORDER BY 1, 2 LIMIT {int(first)}", given):
                 at = None if arrival is None else _EPOCH + timedelta(microseconds=arrival)
                 findings.append(Finding(kind, detail, shard, number, at))
@@ -387,6 +416,9 @@ class _Sheet:
         self._pieces, self._rows = [], 0
 
 
+_REWRITTEN: Final = ("part-replay-", "part-kept-", "part-erased-")
+"""How files begin that may hold what a replay has put there, which sends no offers."""
+
 _ENTRY: Final = pa.schema(
     [
         ("source", pa.uint8()),
@@ -415,8 +447,8 @@ HAVING coalesce(min(arrival) >= $since, true) AND coalesce(min(arrival) < $until
 """
 _OUT: Final = " + ".join(OUTCOMES)
 _WRONG: Final = {
-    Kind.LOST: f"{_OUT} = 0",
-    Kind.NOT_IN_RAW: "$archived AND raw = 0",
+    Kind.LOST: f"{_OUT} = 0 AND NOT gone",
+    Kind.NOT_IN_RAW: "$archived AND raw = 0 AND NOT gone_from_raw",
     Kind.REPEATED: " OR ".join(f"{table} > 1" for table in TABLES),
     Kind.TWO_PLACES: " + ".join(f"({table} > 0)::INT" for table in OUTCOMES) + " > 1",
     Kind.NOT_ACCEPTED: "accepted = 0 AND coalesce(arrival >= $accepted_since, false)",

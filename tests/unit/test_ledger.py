@@ -1,6 +1,7 @@
 """The books of a lake that was damaged on purpose: the audit names each damage, and nothing else."""
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,6 +75,7 @@ def test_the_books_of_a_whole_lake_balance(folder: Path) -> None:
         "enriched": 360,
         "rejected": 40,
         "suppressed": 0,
+        "erased": 0,
     }
     assert [row["hour"].hour for row in verdict.hours] == [9, 9, 10, 10]
     assert sum(row["accepted"] for row in verdict.hours) == 400
@@ -240,3 +243,66 @@ def test_something_that_is_no_manifest_is_refused(folder: Path, content: bytes) 
 
     with pytest.raises(Refused, match="is no manifest"):
         audited(folder)
+
+
+def without(*origins: tuple[str, str]) -> Callable[[pa.Table], pa.Table]:
+    gone = pa.array([f"{shard}/{number}" for shard, number in origins])
+
+    def change(table: pa.Table) -> pa.Table:
+        here = pc.binary_join_element_wise(table["shard_id"], table["sequence_number"], "/")
+        return table.filter(pc.invert(pc.is_in(here, value_set=gone)))
+
+    return change
+
+
+def on_record(folder: Path, partition: str, **rows: int) -> None:
+    """Leave the record of an erase: so many rows of each table, all of shard 0."""
+    record = pa.table(
+        {
+            "erase_id": ["e1"] * len(rows),
+            "asked_by": ["ticket 4711"] * len(rows),
+            "table": list(rows),
+            "shard_id": ["shardId-000000000000"] * len(rows),
+            "rows": list(rows.values()),
+        }
+    )
+    Lake(str(folder / "lake")).write("_erasures", partition, "part-e1-1", record)
+
+
+def erased(folder: Path, count: int) -> str:
+    """Take so many records of shard 0 out of enriched and raw; return their partition."""
+    raw, enriched = files(folder / "lake", "raw")[0], files(folder / "lake", "enriched")[0]
+    gone = sorted(one for one in origins(enriched) if one[0].endswith("0"))[:count]
+    assert len(gone) == count
+    rewrite(raw, without(*gone))
+    rewrite(enriched, without(*gone))
+    return str(raw.parent.relative_to(folder / "lake" / "raw"))
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_rows_that_an_erase_has_on_record_are_not_lost(folder: Path, manifest: bool) -> None:
+    on_record(folder, erased(folder, 3), enriched=3, raw=3, flat=3)
+
+    verdict = audited(folder) if manifest else audited(folder, manifests=[])
+
+    assert verdict.balanced, verdict.first
+    assert verdict.totals["erased"] == (3 if manifest else 0)
+
+
+def test_one_row_more_than_an_erase_has_on_record_is_lost(folder: Path) -> None:
+    on_record(folder, erased(folder, 4), enriched=3, raw=3)
+
+    verdict = audited(folder)
+
+    assert verdict.differences == {Kind.LOST: 1, Kind.NOT_IN_RAW: 1}
+
+
+def test_an_erase_of_another_hour_excuses_nothing_that_is_still_in_raw(folder: Path) -> None:
+    partition = erased(folder, 3)
+    files(folder / "lake", "enriched")[-1].unlink()
+    on_record(folder, partition, enriched=3, raw=3)
+
+    verdict = audited(folder)
+
+    assert set(verdict.differences) == {Kind.LOST}
+    assert {one.arrival.hour for one in verdict.first if one.arrival} == {10}
