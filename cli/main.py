@@ -3,9 +3,11 @@
 import os
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,9 @@ from cli import screen
 from cli import setup as set_up
 from clickstream import __version__
 from clickstream.errors import ClickstreamError, Refused
+
+if TYPE_CHECKING:
+    from generator.records import Publisher
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +37,9 @@ LakeRoot = Annotated[str | None, typer.Option(help="A folder or s3:// URI; if no
 LakeEndpoint = Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.", metavar="URL")]
 RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or rediss:// for TLS.", metavar="URL")]
 Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
+Manifest = Annotated[
+    Path | None, typer.Option(help="Write down where the stream put each record, for `clickstream audit`.")
+]
 
 
 @app.command()
@@ -56,6 +64,7 @@ def run(
         typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    manifest: Manifest = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
     folder: Folder = set_up.DATA,
 ) -> None:
@@ -84,6 +93,7 @@ def run(
         seed=seed,
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
+        manifest=manifest,
         parallelism=parallelism,
     )()
 
@@ -110,12 +120,13 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed makes the same shoppers.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second.")] = None,
     users: Annotated[Path | None, typer.Option(help="Write the shoppers' users table to this CSV file.")] = None,
+    manifest: Manifest = None,
 ) -> None:
     """Make up shoppers and publish what they do.
 
     \b
     clickstream generate --to events.ndjson --users users.csv
-    clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100
+    clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100 --manifest accepted.ndjson
     clickstream generate --to https://api.example.com/prod --events 1000
     """  # noqa: D301
     from generator.malformed import mixed  # noqa: PLC0415
@@ -126,7 +137,8 @@ def generate(
     if users is not None:
         write_customers(shoppers.customers(), users)
     records = islice(mixed(shoppers.records(), malformed, random.Random(seed)), events)  # noqa: S311
-    published = _publisher(to, endpoint, region).publish(paced(records, rate) if rate else records)
+    with _publisher(to, endpoint, region, manifest) as publisher:
+        published = publisher.publish(paced(records, rate) if rate else records)
     screen.err.print(f"{published.accepted:,} events are in {to}", markup=False)
     if published.refusals:
         raise Refused(f"{to} refused {published.refusals:,} events: {dict(published.refused)}")
@@ -242,18 +254,26 @@ def users_load(
     load(file, database, database_password, database_ca)
 
 
-def _publisher(to: str, endpoint: str | None, region: str | None):  # type: ignore[no-untyped-def]
+@contextmanager
+def _publisher(to: str, endpoint: str | None, region: str | None, manifest: Path | None) -> Iterator["Publisher"]:
     from generator.http import HttpPublisher  # noqa: PLC0415
     from generator.kinesis import KinesisPublisher  # noqa: PLC0415
     from generator.lines import FilePublisher  # noqa: PLC0415
+    from generator.manifest import Manifest  # noqa: PLC0415
 
-    if to.startswith(("http://", "https://")):
-        return HttpPublisher(to)
     if to.startswith("kinesis:"):
         from cli.offers import kinesis_client  # noqa: PLC0415
 
-        return KinesisPublisher(kinesis_client(endpoint, region), to.removeprefix("kinesis:"))
-    return FilePublisher(Path(to))
+        stream, client = to.removeprefix("kinesis:"), kinesis_client(endpoint, region)
+        if manifest is None:
+            yield KinesisPublisher(client, stream)
+            return
+        with Manifest(manifest) as written:
+            yield KinesisPublisher(client, stream, on_accepted=written.accepted)
+    elif manifest is not None:
+        raise Refused(f"--manifest: only a stream says where it put a record, {to} does not. Next: --to kinesis:STREAM")
+    else:
+        yield HttpPublisher(to) if to.startswith(("http://", "https://")) else FilePublisher(Path(to))
 
 
 @app.callback(invoke_without_command=True)
@@ -263,13 +283,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _add_offers() -> None:
+def _add_commands() -> None:
+    from cli.audit import audit  # noqa: PLC0415
     from cli.offers import offers  # noqa: PLC0415
 
     app.command()(offers)
+    app.command()(audit)
 
 
-_add_offers()
+_add_commands()
 
 
 def main() -> None:

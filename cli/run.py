@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from cli import screen
+from cli.audit import Audit, check
 from cli.job import JobProcess
 from cli.servers import Kinesalite, RedisServer
 from cli.tally import Tally
-from clickstream.errors import ClickstreamError, Refused, Unavailable
+from clickstream.errors import Refused, Unavailable
 from clickstream.settings import Geo, Offers, Settings, Source
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
@@ -28,6 +29,7 @@ from connectors.users import Users, sync_names
 from generator.kinesis import KinesisPublisher
 from generator.lines import records_in
 from generator.malformed import mixed
+from generator.manifest import Manifest
 from generator.pace import paced
 from generator.records import Record
 from generator.shoppers import Shoppers
@@ -53,6 +55,7 @@ class Run:
     seed: int = 1
     rate: float | None = None
     follow: bool = False
+    manifest: Path | None = None
     shards: int = 2
     parallelism: int = 2
 
@@ -76,14 +79,21 @@ class Run:
             running.enter_context(job)
             self._load_users(redis.url)
             screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
-            publishing = Publishing(kinesis.client(), self._records())
+            manifest = self.manifest or self.folder / "accepted.ndjson"
+            accepted = running.enter_context(Manifest(manifest))
+            publishing = Publishing(kinesis.client(), self._records(), accepted)
             running.callback(publishing.stop)
             publishing.start()
             self._wait(job, publishing, tally)
             screen.step("committing what is open, stopping the job")
             job.stop()
             tally.update()
+            publishing.stop()
+            accepted.close()
             offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
+            screen.step("auditing what came out against what the stream accepted")
+            audit = Audit(lake, kinesis.client(), offers=OFFERS, manifests=[manifest], scratch=self.folder)
+            verdict = audit(tally.new)
         facts = {
             "published": publishing.published,
             "refused_by_stream": sum(publishing.refused.values()),
@@ -96,7 +106,8 @@ class Run:
         show(facts, tally, offers, self.lake)
         for reason, count in publishing.refused.items():
             screen.err.print(f"{count:,} records are not among them, the stream refused them: {reason}", markup=False)
-        check_books(facts)
+        check(verdict)
+        screen.out.print(str(verdict), markup=False)
         return facts
 
     def _check(self) -> None:
@@ -185,6 +196,7 @@ class Publishing:
 
     client: Any
     records: Iterator[Record]
+    manifest: Manifest
     published: int = 0
     refused: dict[str, int] = field(default_factory=dict)  # reason -> records that the stream does not take
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -221,7 +233,8 @@ class Publishing:
         except BaseException as failure:  # the main thread raises it
             self._failure = failure
 
-    def _accepted(self, *_: object) -> None:
+    def _accepted(self, record: Record, shard_id: str, sequence_number: str) -> None:
+        self.manifest.accepted(record, shard_id, sequence_number)
         self.published += 1
 
 
@@ -263,19 +276,6 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
         columns = ["offer_id", "timestamp", "user_id", "product_id", "price", "percent_viewed"]
         screen.table("offers, for example", columns, [[_short(one[c]) for c in columns] for one in offers[:3]])
     screen.out.print(f"\nThe lake is in {lake}", markup=False)
-
-
-def check_books(facts: dict[str, Any]) -> None:
-    """Raise unless everything published has come out as exactly one thing."""
-    out = facts["enriched"] + facts["rejected"] + facts["suppressed"]
-    if not facts["published"] == out == facts["raw"]:
-        raise BooksDoNotBalance(
-            f"{facts['published']:,} events were published, but {out:,} came out and {facts['raw']:,} were archived"
-        )
-
-
-class BooksDoNotBalance(ClickstreamError):
-    """What came out is not what went in."""
 
 
 def _most(reasons: dict[str, int]) -> list[tuple[str, int]]:

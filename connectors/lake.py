@@ -4,6 +4,7 @@ Files are never changed once they are there under their name: Flink commits them
 upload. Names that begin with a dot or an underscore are work in progress. Writing a file again replaces it whole.
 """
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -51,6 +52,20 @@ class Lake:
         """Read a file, without the columns that its folders stand for."""
         with self._files.open_input_file(file.path) as source:
             return pq.ParquetFile(source).read(columns)
+
+    def batches(self, file: LakeFile, columns: Collection[str], rows: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """Read those of the columns that a file has, a batch of rows at a time."""
+        with self._files.open_input_file(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            there = [name for name in parquet.schema_arrow.names if name in columns]
+            yield from parquet.iter_batches(rows, columns=there)
+
+    def has(self, file: LakeFile) -> bool:
+        """Say whether a file is still there."""
+        try:
+            return bool(self._files.get_file_info(file.path).is_file)
+        except OSError as error:
+            raise Unavailable(f"cannot look for {file.path}: {error}") from None
 
     def write(self, table: str, partition: str, name: str, rows: pa.Table) -> LakeFile:
         """Write a file of a table, as Flink would: Snappy, and there under its name only once it is whole."""
