@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from cli.servers import PROJECT
+from cli.servers import PROJECT, dying_with
 from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.settings import FILE_VARIABLE, Settings
 from flink_app.state import FLINK_IS_GONE, latest
@@ -56,6 +56,7 @@ class JobProcess:
         self._state_before: Path | None = None  # what the process began from
         self._in_vain = 0  # how often it was started again without a checkpoint in between
         self.restarts = 0
+        self._failures = 0
 
     @property
     def pid(self) -> int:
@@ -108,6 +109,7 @@ class JobProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=(told,),
                 start_new_session=True,  # Ctrl-C is for us; we then stop the job in order
+                preexec_fn=dying_with(os.getpid()),  # noqa: PLW1509  # it calls the kernel and nothing of Python's
             )
         os.close(told)
 
@@ -122,9 +124,20 @@ class JobProcess:
     def started(self) -> bool:
         """Whether the job has been submitted; raise `JobFailed` if it has died."""
         self.check()
-        with suppress(BlockingIOError):
-            self._has_started = b"started" in os.read(self._state, 1024) or self._has_started
+        self._listen()
         return self._has_started
+
+    @property
+    def recoveries(self) -> int:
+        """How often the job has begun again, in its process or in a new one."""
+        self._listen()
+        return self.restarts + self._failures
+
+    def _listen(self) -> None:
+        with suppress(BlockingIOError):
+            told = os.read(self._state, 1024)
+            self._has_started = b"started" in told or self._has_started
+            self._failures += told.count(b"failed")
 
     @property
     def finished(self) -> bool:
