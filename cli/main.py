@@ -63,14 +63,21 @@ def run(
         float | None,
         typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, from where the last --follow has left off.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="With --follow: forget what the last one has left.")] = False,
+    begin_from: Annotated[
+        Path | None, typer.Option(help="With --follow: begin from this checkpoint or savepoint.", metavar="STATE")
+    ] = None,
     manifest: Manifest = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
     folder: Folder = set_up.DATA,
 ) -> None:
     """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
 
-    Events are added to the lake; FOLDER/users.db, Redis and the streams begin empty.
+    Events are added to the lake; FOLDER/users.db, Redis and the streams begin empty. Those of --follow are in
+    FOLDER/follow, and the next --follow finds them there as they were left, in order or not.
 
     \b
     clickstream run
@@ -93,6 +100,8 @@ def run(
         seed=seed,
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
+        fresh=fresh,
+        begin_from=begin_from,
         manifest=manifest,
         parallelism=parallelism,
     )()

@@ -1,8 +1,10 @@
 """The whole pipeline on this machine: servers, users, events, the job, and the sum of it."""
 
+import fcntl
 import itertools
 import json
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +28,12 @@ from connectors.kinesis_reader import read
 from connectors.lake import Lake
 from connectors.redis_door import RedisDoor
 from connectors.users import Users, sync_names
+from flink_app.state import check as check_state
+from flink_app.state import is_savepoint, latest
 from generator.kinesis import KinesisPublisher
 from generator.lines import records_in
 from generator.malformed import mixed
-from generator.manifest import Manifest
+from generator.manifest import Manifest, read_manifest
 from generator.pace import paced
 from generator.records import Record
 from generator.shoppers import Shoppers
@@ -55,6 +59,8 @@ class Run:
     seed: int = 1
     rate: float | None = None
     follow: bool = False
+    fresh: bool = False
+    begin_from: Path | None = None
     manifest: Path | None = None
     shards: int = 2
     parallelism: int = 2
@@ -66,22 +72,36 @@ class Run:
         lake = Lake(self.lake, self.lake_endpoint)
         lake.check()
         tally = Tally(lake)
+        if self.fresh:
+            self._forget()
+        state = self.begin_from or (latest(self.home / "flink") if self.follow else None)
+        manifest = self.manifest or self.home / "accepted.ndjson"
+        owed = open_entries(manifest, lake) if self.follow else []
         with ExitStack() as running:
             screen.step("starting Redis and kinesalite")
-            redis = running.enter_context(RedisServer(self.folder / "redis"))
-            kinesis = running.enter_context(Kinesalite(self.folder / "kinesalite"))
+            redis = running.enter_context(RedisServer(self.home / "redis", durable=self.follow))
+            kinesis = running.enter_context(Kinesalite(self.home / "kinesalite", durable=self.follow))
             kinesis.create_stream(CLICKS, self.shards)
             kinesis.create_stream(OFFERS)
-            screen.step("starting the job")
+            sent_before = sum(1 for _ in read(kinesis.client(), OFFERS)) if self.follow else 0
+            screen.step(self._starting(state, len(owed)))
             settings = self._settings(redis.url, kinesis.endpoint)
             seconds = 10 if self.follow else 2
-            job = JobProcess(settings, self.folder / "flink", parallelism=self.parallelism, checkpoint_seconds=seconds)
+            job = JobProcess(
+                settings,
+                self.home / "flink",
+                parallelism=self.parallelism,
+                checkpoint_seconds=seconds,
+                recover=self.follow,
+                begin_from=self.begin_from,
+            )
             running.enter_context(job)
-            self._load_users(redis.url)
+            self._load_users(redis.url, state)
             screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
-            manifest = self.manifest or self.folder / "accepted.ndjson"
             accepted = running.enter_context(Manifest(manifest))
             publishing = Publishing(kinesis.client(), self._records(), accepted)
+            for shard_id, sequence_number in owed:
+                publishing.accept(shard_id, sequence_number)
             running.callback(publishing.stop)
             publishing.start()
             self._wait(job, publishing, tally)
@@ -90,9 +110,13 @@ class Run:
             tally.update()
             publishing.stop()
             accepted.close()
-            offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
+            offers = [
+                json.loads(one.data) for one in itertools.islice(read(kinesis.client(), OFFERS), sent_before, None)
+            ]
             screen.step("auditing what came out against what the stream accepted")
-            audit = Audit(lake, kinesis.client(), offers=OFFERS, manifests=[manifest], scratch=self.folder)
+            # The stream holds the offers of earlier runs too: with a time given, an offer more is no difference.
+            since = datetime.fromtimestamp(0, UTC) if sent_before else None
+            audit = Audit(lake, kinesis.client(), offers=OFFERS, manifests=[manifest], scratch=self.folder, since=since)
             verdict = audit(tally.new)
         facts = {
             "published": publishing.published,
@@ -110,7 +134,33 @@ class Run:
         screen.out.print(str(verdict), markup=False)
         return facts
 
+    @property
+    def home(self) -> Path:
+        """Where this run's servers and job keep what they must not forget."""
+        return self.folder / "follow" if self.follow else self.folder
+
+    def _forget(self) -> None:
+        """Remove what the last run has left, unless one is running."""
+        lock = self.home / "redis" / "lock"
+        if lock.is_file():
+            with lock.open("w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Refused(f"another run is at work in {self.home}. Next: end that run first") from None
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _starting(self, state: Path | None, owed: int) -> str:
+        if state is None:
+            return "starting the job"
+        whence = "where the last run was stopped" if is_savepoint(state) else f"the last run's {state.name}"
+        return f"starting the job from {whence}, {owed:,} records are still to come out"
+
     def _check(self) -> None:
+        if (self.fresh or self.begin_from) and not self.follow:
+            raise Refused("--fresh and --begin-from go with --follow: without it a run always begins anew")
+        if self.follow:
+            check_state(self.home / "flink", self.begin_from)
         for file, option in ((self.input, "--input"), (self.users, "--users")):
             if file is not None and not file.is_file():
                 raise Refused(f"{option} {file}: there is no such file")
@@ -127,9 +177,10 @@ class Run:
             geo=Geo(mmdb=str(self.geo)),
         )
 
-    def _load_users(self, redis_url: str) -> None:
+    def _load_users(self, redis_url: str, state: Path | None) -> None:
         database = self.folder / "users.db"
-        database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
+        if state is None:
+            database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
         users = Users(f"sqlite:///{database.absolute()}")
         users.create()
         if self.users is not None:
@@ -147,7 +198,9 @@ class Run:
         start = datetime.now(UTC)
         if not self.follow and self.events:
             start -= timedelta(seconds=self.events / rate)  # so that the last event is of now
-        return Shoppers(self.seed, start=start, per_second=rate)
+        # Who goes on publishes further clicks of the same people, not the same clicks again.
+        chapter = int(start.timestamp()) if self.follow else 0
+        return Shoppers(self.seed, start=start, per_second=rate, chapter=chapter)
 
     def _records(self) -> Iterator[Record]:
         if self.input is not None:
@@ -163,10 +216,14 @@ class Run:
         rate = Rate()
         moved = time.monotonic()
         seen = (0, 0)
+        recoveries = 0
         with screen.progress() as progress:
             while True:
                 try:
                     job.check()
+                    if job.recoveries > recoveries:
+                        recoveries = job.recoveries
+                        screen.step(f"the job has failed; it goes on from its last checkpoint, see {job.log}")
                     publishing.check()
                     tally.update()
                     processed, published = tally.processed, publishing.published
@@ -233,9 +290,27 @@ class Publishing:
         except BaseException as failure:  # the main thread raises it
             self._failure = failure
 
-    def _accepted(self, record: Record, shard_id: str, sequence_number: str) -> None:
-        self.manifest.accepted(record, shard_id, sequence_number)
+    def _accepted(self, _: Record, shard_id: str, sequence_number: str) -> None:
+        self.accept(shard_id, sequence_number)
+
+    def accept(self, shard_id: str, sequence_number: str) -> None:
+        """Count a record that the stream has, and write down where."""
+        self.manifest.write(shard_id, sequence_number)
         self.published += 1
+
+
+def open_entries(manifest: Path, lake: Lake) -> list[tuple[str, str]]:
+    """List what an earlier run has written down as accepted and the lake does not hold yet, by shard and number."""
+    if not manifest.is_file():
+        return []
+    committed = {
+        origin
+        for table in ("enriched", "rejected", "suppressed")
+        for file in lake.files(table)
+        for batch in lake.batches(file, ("shard_id", "sequence_number"))
+        for origin in zip(batch["shard_id"].to_pylist(), batch["sequence_number"].to_pylist(), strict=True)
+    }
+    return [origin for origin in read_manifest(manifest) if origin not in committed]
 
 
 class Rate:

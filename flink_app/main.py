@@ -72,16 +72,27 @@ def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -
 
 
 def _name_operators(environment: StreamExecutionEnvironment) -> None:
-    """Give the operators the names of the diagram: Flink calls every lake table's writer and committer the same."""
+    """Give the operators the names of the diagram, and those with state an id that state is found again by.
+
+    Flink calls every lake table's writer and committer the same, and derives ids from the shape of the plan: a column
+    more would make strangers of them (docs/guarantees.md, Recovery).
+    """
     lake_tables = iter(tables.LAKE_TABLES)
     for sink in environment._j_stream_execution_environment.getTransformations():
         for operator in sink.getTransitivePredecessors():
             if operator.getName() == "StreamingFileWriter":
                 name = next(lake_tables)
                 operator.setName(name)
+                operator.setUid(name)
                 sink.setName(f"{name} committed")
+                sink.setUid(f"{name} committed")
             elif operator.getName().startswith("PythonCalc"):
                 operator.setName("decode, place and name, last access")
+                operator.setUid("outcomes")
+            elif operator.getName().startswith("records["):
+                operator.setUid("records")
+        if sink.getName().startswith("offers["):
+            sink.setUid("offers")
 
 
 def main() -> None:

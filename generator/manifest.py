@@ -1,5 +1,6 @@
 """What a stream said it took, written down as its answers come, for whoever audits afterwards."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -7,6 +8,11 @@ import msgspec
 
 from clickstream.errors import Refused
 from generator.records import Record
+
+
+class _Entry(msgspec.Struct):
+    shard_id: str
+    sequence_number: str
 
 
 class Manifest:
@@ -33,4 +39,17 @@ class Manifest:
 
     def accepted(self, _: Record, shard_id: str, sequence_number: str) -> None:
         """Write down one answer; fits `KinesisPublisher.on_accepted`."""
-        self._file.write(msgspec.json.encode({"shard_id": shard_id, "sequence_number": sequence_number}) + b"\n")
+        self.write(shard_id, sequence_number)
+
+    def write(self, shard_id: str, sequence_number: str) -> None:
+        """Write down where a record is."""
+        self._file.write(msgspec.json.encode(_Entry(shard_id, sequence_number)) + b"\n")
+
+
+def read_manifest(path: Path) -> Iterator[tuple[str, str]]:
+    """Give the shard and sequence number of each line; the last one is left out if its writer died in it."""
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                entry = msgspec.json.decode(line, type=_Entry)
+                yield entry.shard_id, entry.sequence_number
