@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import duckdb
+import msgspec
 import pyarrow as pa
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -154,9 +154,10 @@ def _take_in_erased(ledger: Ledger, lake: Lake, file: LakeFile) -> None:
 def _accept_manifest(ledger: Ledger, manifest: Path) -> None:
     try:
         ledger.accept_manifest(manifest)
-    except (duckdb.Error, ValueError, OSError) as error:
+    except (msgspec.MsgspecError, pa.ArrowException, KeyError, UnicodeDecodeError, OSError) as error:
+        why = f"has no column {error}" if isinstance(error, KeyError) else _first_line(error)
         raise Refused(
-            f"{manifest} is no manifest ({_first_line(error)}): give JSON lines or Parquet with shard_id and"
+            f"{manifest} is no manifest ({why}): give JSON lines or Parquet with shard_id and"
             f" sequence_number, as `clickstream generate --manifest` writes them"
         ) from None
 

@@ -27,6 +27,7 @@ from clickstream.batch import Arrived, objects, origin, read
 from clickstream.decode import Rejected
 from clickstream.offer import earns, id_of_click
 from clickstream.schema import EVENT, ORIGIN, REASON
+from generator.manifest import read_manifest
 
 ACCEPTED: Final = "accepted"
 OUTCOMES: Final = ("enriched", "rejected", "suppressed")
@@ -134,7 +135,6 @@ class Ledger:
         self._one_in = one_in
         self._entries = _Sheet(scratch / "entries.parquet", _ENTRY)
         self._offers = _Sheet(scratch / "offers.parquet", _OFFER)
-        self._manifests: list[str] = []
         self._erased: Counter[tuple[str, int | None, str]] = Counter()
         self._files: list[str] = []
         self._unreadable: list[Finding] = []
@@ -166,18 +166,18 @@ class Ledger:
 
     def accept_manifest(self, file: Path) -> None:
         """Take in the answers that a publisher wrote down: JSON lines, or Parquet if the name says so."""
-        reader = "read_parquet($1)" if file.suffix == ".parquet" else "read_ndjson($1)"
-        columns = {name for name, *_ in self._database.execute(f"DESCRIBE FROM {reader}", [str(file)]).fetchall()}
-        if missing := {_SHARD, _SEQUENCE} - columns:
-            raise ValueError(f"{', '.join(sorted(missing))} is missing")
-        arrival = f"epoch_us({_ARRIVAL}::TIMESTAMPTZ)" if _ARRIVAL in columns else "NULL"
-        taken = str(self._scratch / f"manifest-{len(self._manifests)}.parquet")
-        select = f"SELECT 0::UTINYINT AS source, {_SHARD}::VARCHAR AS {_SHARD}, {_SEQUENCE}::VARCHAR AS {_SEQUENCE}"
-        self._database.execute(
-            f"COPY ({select}, {arrival}::BIGINT AS arrival FROM {reader}) TO '{taken}' (FORMAT parquet)",
-            [str(file)],
-        )
-        self._manifests.append(taken)
+        if file.suffix == ".parquet":
+            parquet = pq.ParquetFile(file)
+            names = [name for name in parquet.schema_arrow.names if name in (_ARRIVAL, _SHARD, _SEQUENCE)]
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                self._add(ACCEPTED, {_ARRIVAL: pa.nulls(batch.num_rows, pa.int64()), **columns})
+            return
+        rest = read_manifest(file)
+        while some := list(islice(rest, ROWS_AT_A_TIME)):
+            shards, numbers = (pa.array(column, pa.string()) for column in zip(*some, strict=True))
+            columns = {_ARRIVAL: pa.nulls(len(some), pa.int64()), _SHARD: shards, _SEQUENCE: numbers}
+            self._add(ACCEPTED, columns)
 
     def add(self, table: str, path: str, partition: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Take in a file of the lake; return how many rows it has."""
@@ -209,7 +209,7 @@ class Ledger:
         """Compare, and name up to `first` differences of each kind."""
         self._entries.close()
         self._offers.close()
-        self._database.execute(_BOOKS, {"files": [self._entries.path, *self._manifests], **_scope(terms)})
+        self._database.execute(_BOOKS, {"file": self._entries.path, **_scope(terms)})
         self._excuse("gone", _OUT, OUTCOMES)
         self._excuse("gone_from_raw", "raw", ("raw",))
         parameters = {
@@ -320,9 +320,9 @@ class Ledger:
         entries: dict[tuple[str, str], list[_Entry]] = {}
         for shard, number, *rest in self._all(
             f"SELECT {_SHARD}, {_SEQUENCE}, source, arrival, file, misplaced, payload, event"
-            f" FROM read_parquet($files, union_by_name = true) SEMI JOIN named USING ({_SHARD}, {_SEQUENCE})"
+            f" FROM read_parquet($file) SEMI JOIN named USING ({_SHARD}, {_SEQUENCE})"
             " ORDER BY source, file",
-            {"files": [self._entries.path, *self._manifests]},
+            {"file": self._entries.path},
         ):
             entries.setdefault((shard, number), []).append(_Entry(*rest))
         return [self._finding(kind, book, entries.get((book[_SHARD], book[_SEQUENCE]), [])) for book in books]
@@ -442,7 +442,7 @@ SELECT {_SHARD}, {_SEQUENCE}, {_COUNTS}, min(arrival) AS arrival, max(arrival) A
   min(payload) AS payload, max(payload) AS other_payload, min(event) AS event, max(event) AS other_event,
   coalesce(bool_or(misplaced), false) AS misplaced, min(offer) AS offer,
   coalesce(bool_or(owes) FILTER (offer IS NOT NULL), false) AS owes
-FROM read_parquet($files, union_by_name = true) GROUP BY {_SHARD}, {_SEQUENCE}
+FROM read_parquet($file) GROUP BY {_SHARD}, {_SEQUENCE}
 HAVING coalesce(min(arrival) >= $since, true) AND coalesce(min(arrival) < $until, true)
 """
 _OUT: Final = " + ".join(OUTCOMES)

@@ -237,7 +237,20 @@ def test_more_in_the_lake_than_in_the_manifest_is_no_difference(folder: Path) ->
     assert verdict.totals["accepted"] == 100
 
 
-@pytest.mark.parametrize("content", [b"", b"not json\n", b'{"shard": 1}\n', b"\x00\xff"])
+def test_a_manifest_may_be_empty_or_end_in_the_middle_of_a_line_or_be_parquet(folder: Path) -> None:
+    manifest = folder / "accepted.ndjson"
+    lines = manifest.read_bytes()
+    as_parquet = pa.Table.from_pylist([msgspec.json.decode(line) for line in lines.splitlines()])
+    pq.write_table(as_parquet, folder / "accepted.parquet")
+
+    manifest.write_bytes(lines[:-10])
+    assert audited(folder).totals["accepted"] == 399
+    manifest.write_bytes(b"")
+    assert audited(folder).totals["accepted"] == 0
+    assert audited(folder, manifests=[folder / "accepted.parquet"]).totals["accepted"] == 400
+
+
+@pytest.mark.parametrize("content", [b"not json\n", b'{"shard": 1}\n', b"\x00\xff\n"])
 def test_something_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
     (folder / "accepted.ndjson").write_bytes(content)
 
