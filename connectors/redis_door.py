@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from clickstream.errors import Refused, Unavailable
 from clickstream.place import Place
-from connectors.breaker import CircuitBreaker
+from connectors.breaker import CircuitBreaker, State
 from enrichment.answers import Shared
 from enrichment.steps import Access
 
@@ -113,6 +113,11 @@ class RedisDoor:
             raise Refused(f"Redis turned us away ({refusal}): look at redis `password` in the settings") from None
         except redis.RedisError:
             pass
+
+    @property
+    def breaker(self) -> State:
+        """Whether calls go through."""
+        return self._breaker.state
 
     def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
         wanted = (list(addresses), list(user_ids), self._lease_ms if take_on else 0)

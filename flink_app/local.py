@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -53,7 +54,8 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         "_python_worker_execution_mode": "process",
         "rest.bind-address": "127.0.0.1",
         "rest.address": "127.0.0.1",
-        "rest.port": "0",
+        "rest.port": str(_free_port()),
+        "metrics.fetcher.update-interval": "1000",  # ms; the live view looks at them
         "io.tmp.dirs": str((folder / "tmp").resolve()),
     }
     if settings.lake.root.startswith("s3://"):
@@ -62,6 +64,14 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         if settings.lake.endpoint:
             options |= {"s3.endpoint": settings.lake.endpoint, "s3.path.style.access": "true"}
     return options
+
+
+def _free_port() -> int:
+    """Ask the kernel for a port that nobody has on loopback: of one that Flink chooses it does not tell us."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _environment(options: dict[str, str], folder: Path) -> Any:
@@ -142,6 +152,7 @@ def _attempt(settings: Settings, folder: Path, options: dict[str, str], stop: li
     from flink_app.main import submit  # noqa: PLC0415  # imports pyflink
 
     job = submit(settings, environment)
+    (folder / state.REST).write_text(f"http://{options['rest.address']}:{options['rest.port']}")
     _say(STARTED)
     end = job.get_job_execution_result()
     while not stop:
