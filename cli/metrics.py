@@ -1,6 +1,7 @@
 """`clickstream metrics`: what the running job counts, in the text form that Prometheus scrapes."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ from connectors.lake import Lake
 from enrichment.metrics import GAUGES, PURPOSE
 from flink_app.state import REST
 
+_OLDEST: Final = ("of", "oldest")
+_NEWEST: Final = ("of", "newest")
 DELAY: Final = "commit_delay_seconds"
 _PURPOSE: Final = {**PURPOSE, DELAY: "how long the oldest and the newest record of the last enriched file took into it"}
 
@@ -41,8 +44,23 @@ class Meters:
             full = f"clickstream_{name}{'' if is_gauge else '_total'}"
             if some:
                 lines += [f"# HELP {full} {purpose}", f"# TYPE {full} {'gauge' if is_gauge else 'counter'}"]
-                lines += [f"{full}{_braces(label)} {value:g}" for label, value in sorted(some.items(), key=str)]
+                lines += [f"{full}{_braces(label)} {value}" for label, value in sorted(some.items(), key=str)]
         return "".join(f"{line}\n" for line in lines)
+
+    def words(self) -> str:
+        """Say how long records take into the lake, and what is in trouble."""
+        counted = self.flink.metrics(GAUGES)
+        parts = [f"{delay:.1f} s until committed" for (_, label), delay in self._delay().items() if label == _OLDEST]
+        rejected = sum(count for (name, _), count in counted.items() if name == "rejected")
+        parts.append(f"{rejected:,} rejected")
+        parts.append(f"{counted.get(('offers', None), 0):,} offers")
+        for name, who in (("provider_errors", "geo provider"), ("redis_errors", "Redis")):
+            if count := counted.get((name, None)):
+                parts.append(f"{who} failed {count:,} times")
+        for name, who in (("provider_breaker", "geo provider"), ("redis_breaker", "Redis")):
+            if counted.get((name, None)):
+                parts.append(f"{who} is left alone")
+        return "".join(f" · {part}" for part in parts)
 
     def _delay(self) -> Mapping[tuple[str, Label], float]:
         """Look at the file that was committed last, of this hour's and the last one's."""
@@ -53,7 +71,31 @@ class Meters:
         if last is None or (arrivals := self.lake.arrivals(last)) is None:
             return {}
         oldest, newest = ((last.written - moment).total_seconds() for moment in arrivals)
-        return {(DELAY, ("of", "oldest")): max(oldest, 0.0), (DELAY, ("of", "newest")): max(newest, 0.0)}
+        return {(DELAY, _OLDEST): max(oldest, 0.0), (DELAY, _NEWEST): max(newest, 0.0)}
+
+
+class Glance:
+    """The most telling of a job's metrics in a few words, looked up every few seconds; none if it does not answer."""
+
+    def __init__(
+        self, folder: Path, lake: Lake, *, seconds: float = 2.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._lake = lake
+        self._seconds = seconds
+        self._clock = clock
+        self._due = float("-inf")
+        self._words = ""
+
+    def __str__(self) -> str:
+        """Say it, to be put behind something else."""
+        if self._clock() >= self._due and (url := rest_of_run(self._folder)) is not None:
+            try:
+                self._words = Meters(FlinkRest(url, timeout=1), self._lake).words()
+            except ClickstreamError:
+                self._words = ""
+            self._due = self._clock() + self._seconds
+        return self._words
 
 
 def rest_of_run(folder: Path) -> str | None:
