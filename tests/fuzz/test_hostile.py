@@ -6,7 +6,7 @@ Every other property of the unit tests is run with as many examples.
 import json
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clickstream.decode import Rejected, decode, decode_slowly
@@ -72,6 +72,7 @@ def _object(fields: list[tuple[str, str]]) -> str:
     return "{" + ",".join(f'"{name}":{spelled}' for name, spelled in fields) + "}"
 
 
+@settings(deadline=None)  # the oracle takes a second for a mebibyte of braces
 @given(hostile() | value.map(str.encode))
 @example(b"\x00" * MAX_EVENT_BYTES)
 @example(b"[" * MAX_EVENT_BYTES)
@@ -89,6 +90,7 @@ def test_a_hostile_record_is_judged_as_the_oracle_does_by_both_readings(record: 
         assert not isinstance(ours, Rejected)
 
 
+@settings(deadline=None)
 @given(st.lists(hostile() | st.binary(max_size=3) | st.just(payload(user_id="7")), max_size=6))
 def test_a_batch_of_hostile_records_comes_out_as_the_oracle_says(batch: list[bytes]) -> None:
     shared = InMemoryShared(NAMES)
