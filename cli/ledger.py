@@ -72,9 +72,7 @@ class Terms:
 
     archived: bool = True  # whether everything has to be in raw
     accepted_since: datetime | None = None  # the stream still knows all that arrived from then on
-    offers_since: datetime | None = (
-        None  # the offers stream still has all offers sent from then on; None: none were read
-    )
+    offers_since: datetime | None = None  # the offers stream still has all sent from then on; None: it was not read
     whole_lake: bool = True  # whether an offer nobody in the lake has earned is one too many
     since: datetime | None = None
     until: datetime | None = None  # not included
