@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 settings.register_profile(
     "fuzz",
-    max_examples=int(os.environ.get("FUZZ", "50000")),
+    max_examples=int(os.environ.get("FUZZ", "5000")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
