@@ -49,8 +49,6 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         # Flink would try again for ever, and a bug would look like a hang. `run` tells the two apart.
         "restart-strategy.type": "none",
         "python.executable": sys.executable,
-        # A process for each slot, as on a cluster; otherwise all workers would be threads under one GIL.
-        "_python_worker_execution_mode": "process",
         "rest.bind-address": "127.0.0.1",
         "rest.address": "127.0.0.1",
         "rest.port": "0",
@@ -81,6 +79,8 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
         "FLINK_LOG_DIR": str((folder / "log").resolve()),
         "AWS_CBOR_DISABLE": "1",  # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1 …
         "CBOR_ENABLED": "false",  # … and the sink's v2
+        # A process for each slot, as on a cluster; otherwise all workers would be threads of this one, under one GIL.
+        "_python_worker_execution_mode": "process",
     }
     from pyflink.common import Configuration  # noqa: PLC0415
     from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
@@ -130,7 +130,8 @@ def run(
                 began_from, moved, pause = latest, time.monotonic(), FIRST_PAUSE
             if stop or not (recover and _may_pass(error, attempt) and time.monotonic() - moved < PATIENCE):
                 raise
-            print(f"{error}\nThe job has failed. It begins again from {began_from} in {pause:g} s", flush=True)
+            with suppress(OSError):  # a log on a full disk
+                print(f"{error}\nThe job has failed. It begins again from {began_from} in {pause:g} s", flush=True)
             _say(FAILED)
             _pause(pause, stop)
             pause = min(2 * pause, LONGEST_PAUSE)
