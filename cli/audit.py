@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import duckdb
+import msgspec
 import pyarrow as pa
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,6 +29,7 @@ COLUMNS: Final = {
     "rejected": REJECTED.names,
     "suppressed": [column.name for column in ORIGIN],
 }
+ERASURES: Final = "_erasures"  # the records of `clickstream privacy erase`: how many rows, of which table and shard
 LOOKED_INTO: Final = 1_000_000  # records of which the columns are compared too, unless all are asked for
 CLOCKS: Final = timedelta(minutes=5)  # how far the stream's clock and ours may be apart
 HOURS_SHOWN: Final = 40
@@ -71,13 +72,15 @@ class Audit:
         with (
             tempfile.TemporaryDirectory(prefix="audit-", dir=self.scratch) as scratch,
             Ledger(Path(scratch), memory=self.memory, one_in=one_in) as ledger,
-            screen.progress() as progress,
+            screen.progress(screen.err) as progress,
         ):
             taken = 0
             for table, listed in chosen.items():
                 for file in listed:
                     taken += self._take_in(ledger, table, file)
                     progress.show(f"{taken:,} rows of the lake taken in, now {table} {file.partition}")
+            for file in self.lake.files(ERASURES):
+                _take_in_erased(ledger, self.lake, file)
             for manifest in self.manifests:
                 _accept_manifest(ledger, manifest)
             if self.stream is not None:
@@ -141,19 +144,27 @@ def _partition(moment: datetime) -> str:
     return f"year={moment.year:04}/month={moment.month:02}/day={moment.day:02}/hour={moment.hour:02}"
 
 
+def _take_in_erased(ledger: Ledger, lake: Lake, file: LakeFile) -> None:
+    for batch in lake.batches(file, ["table", "shard_id", "rows"]):
+        for row in batch.to_pylist():
+            if row["table"] in TABLES:
+                ledger.add_erased(row["table"], file.partition, row["shard_id"], row["rows"])
+
+
 def _accept_manifest(ledger: Ledger, manifest: Path) -> None:
     try:
         ledger.accept_manifest(manifest)
-    except (duckdb.Error, ValueError, OSError) as error:
+    except (msgspec.MsgspecError, pa.ArrowException, KeyError, UnicodeDecodeError, OSError) as error:
+        why = f"has no column {error}" if isinstance(error, KeyError) else _first_line(error)
         raise Refused(
-            f"{manifest} is no manifest ({_first_line(error)}): give JSON lines or Parquet with shard_id and"
+            f"{manifest} is no manifest ({why}): give JSON lines or Parquet with shard_id and"
             f" sequence_number, as `clickstream generate --manifest` writes them"
         ) from None
 
 
 def show(verdict: Verdict) -> None:
     """Print the books by hour and shard, and the first differences."""
-    columns = ["hour (UTC)", "shard", "accepted", "raw", *OUTCOMES, "offers due", "differ"]
+    columns = ["hour (UTC)", "shard", "accepted", "raw", *OUTCOMES, "erased", "offers due", "differ"]
     hours = verdict.hours
     if len(hours) > HOURS_SHOWN:
         hours = [row for row in hours if row["differences"]][:HOURS_SHOWN]
@@ -165,7 +176,7 @@ def show(verdict: Verdict) -> None:
         for row in hours
     ]
     rows.append(
-        ["all", "", *(verdict.totals[name] for name in ("accepted", *TABLES))]
+        ["all", "", *(verdict.totals[name] for name in ("accepted", *TABLES, "erased"))]
         + [sum(row[name] for row in verdict.hours) for name in ("offers_due", "differences")]
     )
     more = "" if len(hours) == len(verdict.hours) else f", {len(hours):,} of {len(verdict.hours):,} hours and shards"

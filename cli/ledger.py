@@ -27,6 +27,7 @@ from clickstream.batch import Arrived, objects, origin, read
 from clickstream.decode import Rejected
 from clickstream.offer import earns, id_of_click
 from clickstream.schema import EVENT, ORIGIN, REASON
+from generator.manifest import read_manifest
 
 ACCEPTED: Final = "accepted"
 OUTCOMES: Final = ("enriched", "rejected", "suppressed")
@@ -97,7 +98,8 @@ class Verdict:
 
     def __str__(self) -> str:
         """Say it in one line."""
-        counts = " + ".join(f"{self.totals[table]:,} {table}" for table in OUTCOMES)
+        out = [*OUTCOMES, *(["erased"] if self.totals["erased"] else [])]
+        counts = " + ".join(f"{self.totals[table]:,} {table}" for table in out)
         offers = f", {self.offers['sent']:,} offers ({self.offers['repeats']:,} repeats)" if self.offers else ""
         books = f"{self.totals['origins']:,} records = {counts}; {self.totals['raw']:,} in raw{offers}"
         if self.balanced:
@@ -133,7 +135,7 @@ class Ledger:
         self._one_in = one_in
         self._entries = _Sheet(scratch / "entries.parquet", _ENTRY)
         self._offers = _Sheet(scratch / "offers.parquet", _OFFER)
-        self._manifests: list[str] = []
+        self._erased: Counter[tuple[str, int | None, str]] = Counter()
         self._files: list[str] = []
         self._unreadable: list[Finding] = []
         self._looked_into = 0
@@ -141,6 +143,7 @@ class Ledger:
         self._database.execute("SET memory_limit = $1", [memory])
         self._database.execute("SET temp_directory = $1", [str(scratch / "spilled")])
         self._database.execute("SET TimeZone = 'UTC'")
+        self._database.execute("SET enable_progress_bar = false")  # it would be in the midst of JSON
 
     def __enter__(self) -> Self:
         return self
@@ -163,24 +166,24 @@ class Ledger:
 
     def accept_manifest(self, file: Path) -> None:
         """Take in the answers that a publisher wrote down: JSON lines, or Parquet if the name says so."""
-        reader = "read_parquet($1)" if file.suffix == ".parquet" else "read_ndjson($1)"
-        columns = {name for name, *_ in self._database.execute(f"DESCRIBE FROM {reader}", [str(file)]).fetchall()}
-        if missing := {_SHARD, _SEQUENCE} - columns:
-            raise ValueError(f"{', '.join(sorted(missing))} is missing")
-        arrival = f"epoch_us({_ARRIVAL}::TIMESTAMPTZ)" if _ARRIVAL in columns else "NULL"
-        taken = str(self._scratch / f"manifest-{len(self._manifests)}.parquet")
-        select = f"SELECT 0::UTINYINT AS source, {_SHARD}::VARCHAR AS {_SHARD}, {_SEQUENCE}::VARCHAR AS {_SEQUENCE}"
-        self._database.execute(
-            f"COPY ({select}, {arrival}::BIGINT AS arrival FROM {reader}) TO '{taken}' (FORMAT parquet)",
-            [str(file)],
-        )
-        self._manifests.append(taken)
+        if file.suffix == ".parquet":
+            parquet = pq.ParquetFile(file)
+            names = [name for name in parquet.schema_arrow.names if name in (_ARRIVAL, _SHARD, _SEQUENCE)]
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=names):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                self._add(ACCEPTED, {_ARRIVAL: pa.nulls(batch.num_rows, pa.int64()), **columns})
+            return
+        rest = read_manifest(file)
+        while some := list(islice(rest, ROWS_AT_A_TIME)):
+            shards, numbers = (pa.array(column, pa.string()) for column in zip(*some, strict=True))
+            columns = {_ARRIVAL: pa.nulls(len(some), pa.int64()), _SHARD: shards, _SEQUENCE: numbers}
+            self._add(ACCEPTED, columns)
 
     def add(self, table: str, path: str, partition: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Take in a file of the lake; return how many rows it has."""
         number, count = len(self._files), 0
         self._files.append(path)
-        owes = not path.rpartition("/")[2].startswith(("part-replay-", "part-kept-"))  # a replay sends no offers
+        owes = not path.rpartition("/")[2].startswith(_REWRITTEN)
         for batch in batches:
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             self._add(table, columns, file=number, hour=_hour(partition), owes=owes)
@@ -190,6 +193,10 @@ class Ledger:
     def add_unreadable(self, path: str, why: str) -> None:
         """Take note of a file that cannot be read."""
         self._unreadable.append(Finding(Kind.UNREADABLE, why, files=(path,)))
+
+    def add_erased(self, table: str, partition: str, shard_id: str, rows: int) -> None:
+        """Take note that a privacy erase has taken so many rows out of a table's partition, all of one shard."""
+        self._erased[table, _hour(partition), shard_id] += rows
 
     def add_offers(self, offers: Iterable[tuple[str, str, str]]) -> None:
         """Take in what is in the offers stream: an offer's id, and the shard and sequence number it has there."""
@@ -202,7 +209,9 @@ class Ledger:
         """Compare, and name up to `first` differences of each kind."""
         self._entries.close()
         self._offers.close()
-        self._database.execute(_BOOKS, {"files": [self._entries.path, *self._manifests], **_scope(terms)})
+        self._database.execute(_BOOKS, {"file": self._entries.path, **_scope(terms)})
+        self._excuse("gone", _OUT, OUTCOMES)
+        self._excuse("gone_from_raw", "raw", ("raw",))
         parameters = {
             "archived": terms.archived,
             "accepted_since": _micros(terms.accepted_since),
@@ -227,6 +236,21 @@ class Ledger:
             first=findings,
             looked_into=self._looked_into,
         )
+
+    def _excuse(self, column: str, present: str, tables: Sequence[str]) -> None:
+        """Mark as many of an hour's and shard's missing records as were erased there; which ones, nobody can tell.
+
+        A record that is nowhere in the lake, and of whose arrival nothing is known, counts for any hour of its shard.
+        """
+        self._run(f"ALTER TABLE books ADD COLUMN {column} BOOLEAN DEFAULT false")
+        for (table, hour, shard), rows in self._erased.items():
+            if table in tables:
+                self._run(
+                    f"UPDATE books SET {column} = true WHERE rowid IN (SELECT rowid FROM books WHERE {present} = 0"
+                    f" AND NOT {column} AND {_SHARD} = $shard AND coalesce(arrival // {_HOUR_MICROS} = $hour, true)"
+                    f" ORDER BY arrival IS NULL, ({_OUT} + raw) > 0, {_SEQUENCE} LIMIT {int(rows)})",
+                    {"shard": shard, "hour": hour},
+                )
 
     def _add(
         self,
@@ -266,17 +290,18 @@ class Ledger:
 
     def _totals(self) -> dict[str, int]:
         sums = ", ".join(f"coalesce(sum({source}), 0)::BIGINT" for source in SOURCES)
-        (row,) = self._all(f"SELECT count(*), {sums} FROM books")
-        return dict(zip(("origins", *SOURCES), row, strict=True))
+        (row,) = self._all(f"SELECT count(*), {sums}, count(*) FILTER (gone) FROM books")
+        return dict(zip(("origins", *SOURCES, "erased"), row, strict=True))
 
     def _hours(self, wrong: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         columns = ", ".join(f"sum({source})::BIGINT" for source in SOURCES)
         rows = self._all(
-            f"SELECT arrival // {_HOUR_MICROS} AS hour, {_SHARD}, {columns}, count(offer), count(*) FILTER ({wrong})"
+            f"SELECT arrival // {_HOUR_MICROS} AS hour, {_SHARD}, {columns}, count(*) FILTER (gone),"
+            f" count(offer), count(*) FILTER ({wrong})"
             " FROM books GROUP BY ALL ORDER BY hour NULLS LAST, 2",
             parameters,
         )
-        names = ("hour", _SHARD, *SOURCES, "offers_due", "differences")
+        names = ("hour", _SHARD, *SOURCES, "erased", "offers_due", "differences")
         named = [dict(zip(names, row, strict=True)) for row in rows]
         for row in named:
             row["hour"] = None if row["hour"] is None else _EPOCH + timedelta(hours=row["hour"])
@@ -284,20 +309,20 @@ class Ledger:
 
     def _name(self, kind: Kind, condition: str, parameters: Mapping[str, Any], first: int) -> list[Finding]:
         """Name the first records of a kind, with the files they are in."""
-        self._database.execute(
+        self._run(
             f"CREATE OR REPLACE TEMP TABLE named AS SELECT * FROM books WHERE {condition}"
             f" ORDER BY arrival NULLS LAST, {_SHARD}, {_SEQUENCE} LIMIT {int(first)}",
             parameters,
         )
-        cursor = self._database.execute("FROM named")
+        cursor = self._run("FROM named")
         names = [str(column[0]) for column in cursor.description or ()]
         books = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         entries: dict[tuple[str, str], list[_Entry]] = {}
         for shard, number, *rest in self._all(
             f"SELECT {_SHARD}, {_SEQUENCE}, source, arrival, file, misplaced, payload, event"
-            f" FROM read_parquet($files, union_by_name = true) SEMI JOIN named USING ({_SHARD}, {_SEQUENCE})"
+            f" FROM read_parquet($file) SEMI JOIN named USING ({_SHARD}, {_SEQUENCE})"
             " ORDER BY source, file",
-            {"files": [self._entries.path, *self._manifests]},
+            {"file": self._entries.path},
         ):
             entries.setdefault((shard, number), []).append(_Entry(*rest))
         return [self._finding(kind, book, entries.get((book[_SHARD], book[_SEQUENCE]), [])) for book in books]
@@ -330,15 +355,24 @@ class Ledger:
             if kind is Kind.OFFER_UNEXPECTED and not terms.whole_lake:
                 continue
             given = parameters if kind is Kind.OFFER_MISSING else {}
-            ((differences[kind],),) = self._all(f"SELECT count(*) FROM ({query})", given)
+            ((count,),) = self._all(f"SELECT count(*) FROM ({query})", given)
+            if kind is Kind.OFFER_UNEXPECTED:  # as many may have been earned by rows that were erased since
+                count -= min(count, sum(rows for (table, *_), rows in self._erased.items() if table == "enriched"))
+            differences[kind] = count
+            if not count:
+                continue
             for shard, number, arrival in self._all(f"{query} ORDER BY 1, 2 LIMIT {int(first)}", given):
                 at = None if arrival is None else _EPOCH + timedelta(microseconds=arrival)
                 findings.append(Finding(kind, detail, shard, number, at))
         return {"due": due, "sent": sent, "repeats": sent - distinct}, findings
 
     def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._run(query, parameters).fetchall()
+
+    def _run(self, query: str, parameters: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Run a query with those of the parameters that it names."""
         used = {name: value for name, value in (parameters or {}).items() if f"${name}" in query}
-        return self._database.execute(query, used).fetchall()
+        return self._database.execute(query, used)
 
 
 class _Entry(NamedTuple):
@@ -382,6 +416,9 @@ class _Sheet:
         self._pieces, self._rows = [], 0
 
 
+_REWRITTEN: Final = ("part-replay-", "part-kept-", "part-erased-")
+"""How files begin that may hold what a replay has put there, which sends no offers."""
+
 _ENTRY: Final = pa.schema(
     [
         ("source", pa.uint8()),
@@ -403,14 +440,15 @@ _BOOKS: Final = f"""
 CREATE TABLE books AS
 SELECT {_SHARD}, {_SEQUENCE}, {_COUNTS}, min(arrival) AS arrival, max(arrival) AS last_arrival,
   min(payload) AS payload, max(payload) AS other_payload, min(event) AS event, max(event) AS other_event,
-  coalesce(bool_or(misplaced), false) AS misplaced, min(offer) AS offer, coalesce(bool_or(owes), false) AS owes
-FROM read_parquet($files, union_by_name = true) GROUP BY {_SHARD}, {_SEQUENCE}
+  coalesce(bool_or(misplaced), false) AS misplaced, min(offer) AS offer,
+  coalesce(bool_or(owes) FILTER (offer IS NOT NULL), false) AS owes
+FROM read_parquet($file) GROUP BY {_SHARD}, {_SEQUENCE}
 HAVING coalesce(min(arrival) >= $since, true) AND coalesce(min(arrival) < $until, true)
 """
 _OUT: Final = " + ".join(OUTCOMES)
 _WRONG: Final = {
-    Kind.LOST: f"{_OUT} = 0",
-    Kind.NOT_IN_RAW: "$archived AND raw = 0",
+    Kind.LOST: f"{_OUT} = 0 AND NOT gone",
+    Kind.NOT_IN_RAW: "$archived AND raw = 0 AND NOT gone_from_raw",
     Kind.REPEATED: " OR ".join(f"{table} > 1" for table in TABLES),
     Kind.TWO_PLACES: " + ".join(f"({table} > 0)::INT" for table in OUTCOMES) + " > 1",
     Kind.NOT_ACCEPTED: "accepted = 0 AND coalesce(arrival >= $accepted_since, false)",
