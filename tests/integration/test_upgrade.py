@@ -39,16 +39,9 @@ def next_release(folder: Path) -> Path:
         shutil.copytree(PROJECT / package, folder / package, ignore=shutil.ignore_patterns("target", "__pycache__"))
     (folder / "flink_app" / "target").symlink_to(PROJECT / "flink_app" / "target")
     _edit(
-        folder / "clickstream" / "event.py",
-        "    pixel_id: Identifier\n",
-        "    pixel_id: Identifier\n    campaign: Identifier\n",
-    )
-    _edit(
         folder / "flink_app" / "tables.py",
-        "FROM outcomes WHERE offer_id IS NOT NULL",
-        "FROM outcomes WHERE campaign <> 'none' AND offer_id IS NOT NULL AND price IS NOT NULL".replace(
-            "price", "`additional_data`.`price`"
-        ),
+        "FROM {rows} offer_id IS NOT NULL",
+        "FROM {rows} campaign <> 'none' AND offer_id IS NOT NULL AND `additional_data`.`price` IS NOT NULL",
     )
     return folder
 
