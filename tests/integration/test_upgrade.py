@@ -38,6 +38,8 @@ def next_release(folder: Path) -> Path:
     for package in PACKAGES:
         shutil.copytree(PROJECT / package, folder / package, ignore=shutil.ignore_patterns("target", "__pycache__"))
     (folder / "flink_app" / "target").symlink_to(PROJECT / "flink_app" / "target")
+    field = "    pixel_id: Identifier\n"
+    _edit(folder / "clickstream" / "event.py", field, f"{field}    campaign: Identifier\n")
     _edit(
         folder / "flink_app" / "tables.py",
         "FROM {rows} offer_id IS NOT NULL",
