@@ -11,8 +11,9 @@ REPORT ?=
 EVENTS ?=
 BENCH ?=
 CHAOS ?=
+FUZZ ?= 50000
 
-.PHONY: help setup run test lint unit contract pipeline integration bench chaos package lock clean
+.PHONY: help setup run test lint unit contract pipeline integration fuzz bench chaos package lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +39,10 @@ unit: .venv/.locked ## the tests that need no Java and no server
 
 contract pipeline integration: setup
 	.venv/bin/python -m pytest tests/$@
+
+fuzz: .venv/.locked ## hostile records by the million, judged by the oracle; FUZZ=1000000 examples of each property
+	FUZZ=$(FUZZ) .venv/bin/python -m pytest tests/fuzz tests/unit/test_decode.py tests/unit/test_process.py \
+		-k "oracle" --hypothesis-profile=fuzz
 
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import duckdb
 import msgspec
 import pyarrow as pa
 import typer
@@ -68,6 +69,15 @@ class Audit:
             since=self.since,
             until=self.until,
         )
+        try:
+            return self._compare(chosen, terms)
+        except duckdb.Error as error:
+            raise Refused(
+                f"the comparison could not be made ({_first_line(error)}). Next: give more to --memory, or a --folder"
+                f" with more room"
+            ) from None
+
+    def _compare(self, chosen: dict[str, list[LakeFile]], terms: Terms) -> Verdict:
         one_in = 1 if self.deep else max(1, self._rows(chosen) // LOOKED_INTO)
         with (
             tempfile.TemporaryDirectory(prefix="audit-", dir=self.scratch) as scratch,
@@ -250,8 +260,9 @@ def audit(
     clickstream audit --lake s3://lake --stream clicks --offers offers --until 2026-11-24T10:00
     """  # noqa: D301
     folder.mkdir(parents=True, exist_ok=True)
+    root = lake or str(folder / "lake")
     verdict = Audit(
-        lake=Lake(lake or str(folder / "lake"), lake_endpoint),
+        lake=Lake(root, lake_endpoint),
         client=kinesis_client(endpoint, region) if stream or offers else None,
         stream=stream,
         offers=offers,
@@ -263,6 +274,8 @@ def audit(
         memory=memory,
         scratch=folder,
     )()
+    if not verdict.totals["origins"] and verdict.balanced:
+        raise Refused(f"there is nothing to compare in {root}. Next: name the right --lake, or another time")
     if json:
         typer.echo(json_module.dumps(verdict.facts(), indent=2))
     else:

@@ -299,10 +299,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _add_commands() -> None:
     from cli.audit import audit  # noqa: PLC0415
+    from cli.metrics import metrics  # noqa: PLC0415
     from cli.offers import offers  # noqa: PLC0415
 
     app.command()(offers)
     app.command()(audit)
+    app.command()(metrics)
 
 
 _add_commands()

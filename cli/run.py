@@ -17,6 +17,7 @@ from typing import Any, Final
 from cli import screen
 from cli.audit import Audit, check
 from cli.job import JobProcess
+from cli.metrics import Glance
 from cli.servers import Kinesalite, RedisServer
 from cli.tally import Tally
 from clickstream.errors import Refused, Unavailable
@@ -219,6 +220,7 @@ class Run:
         moved = time.monotonic()
         seen = (0, 0)
         recoveries = 0
+        glance = Glance(self.folder, tally.lake)
         with screen.progress() as progress:
             while True:
                 try:
@@ -235,7 +237,7 @@ class Run:
                     waiting = "" if processed or not publishing.finished else " (Flink is warming up)"
                     progress.show(
                         f"published {published:,} · committed {processed:,} · {rate.of(processed):,.0f}/s"
-                        f" · lag {max(0, published - processed):,}{waiting}"
+                        f" · lag {max(0, published - processed):,}{waiting}{glance if self.follow else ''}"
                     )
                     if (published, processed) != seen:
                         seen, moved = (published, processed), time.monotonic()

@@ -5,6 +5,7 @@ upload. Names that begin with a dot or an underscore are work in progress. Writi
 """
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ class LakeFile(NamedTuple):
     path: str
     partition: str
     size: int  # bytes
+    written: datetime = datetime.fromtimestamp(0, UTC)
 
 
 class Lake:
@@ -38,7 +40,7 @@ class Lake:
         except OSError as error:
             raise Unavailable(f"cannot list {base}: {error}") from None
         return [
-            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size)
+            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size, info.mtime.astimezone(UTC))
             for info in found
             if info.is_file and not any(part[0] in "._" for part in info.path[len(base) + 1 :].split("/"))
         ]
@@ -47,6 +49,22 @@ class Lake:
         """Count a file's rows by its footer."""
         with self._files.open_input_file(file.path) as source:
             return int(pq.ParquetFile(source).metadata.num_rows)
+
+    def arrivals(self, file: LakeFile) -> tuple[datetime, datetime] | None:
+        """Say by its footer when a file's first and last record arrived; None if it does not tell."""
+        with self._files.open_input_file(file.path) as source:
+            footer = pq.ParquetFile(source).metadata
+        groups = [footer.row_group(index).to_dict()["columns"] for index in range(footer.num_row_groups)]
+        told = [
+            one["statistics"]
+            for columns in groups
+            for one in columns
+            if one["path_in_schema"] == "arrival_timestamp" and one["statistics"] and one["statistics"]["has_min_max"]
+        ]
+        if not told or len(told) < len(groups):
+            return None
+        first, last = min(one["min"] for one in told), max(one["max"] for one in told)
+        return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)  # the digits are UTC
 
     def read(self, file: LakeFile, columns: list[str] | None = None) -> pa.Table:
         """Read a file, without the columns that its folders stand for."""

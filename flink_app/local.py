@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -51,7 +52,8 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         "python.executable": sys.executable,
         "rest.bind-address": "127.0.0.1",
         "rest.address": "127.0.0.1",
-        "rest.port": "0",
+        "rest.port": str(_free_port()),
+        "metrics.fetcher.update-interval": "1000",  # ms; the live view looks at them
         "io.tmp.dirs": str((folder / "tmp").resolve()),
     }
     if settings.lake.root.startswith("s3://"):
@@ -60,6 +62,14 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         if settings.lake.endpoint:
             options |= {"s3.endpoint": settings.lake.endpoint, "s3.path.style.access": "true"}
     return options
+
+
+def _free_port() -> int:
+    """Ask the kernel for a port that nobody has on loopback: of one that Flink chooses it does not tell us."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _environment(options: dict[str, str], folder: Path) -> Any:
@@ -114,13 +124,13 @@ def run(
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stop.append(got))
-    options = configuration(settings, folder, parallelism=parallelism, checkpoint_seconds=checkpoint_seconds)
     began_from = begin_from or (state.latest(folder) if recover else None)
     state.check(folder, began_from)
     shutil.rmtree(folder / "tmp", ignore_errors=True)  # of a run that was killed
     moved, pause = time.monotonic(), FIRST_PAUSE
     attempt = 0
     while True:
+        options = configuration(settings, folder, parallelism=parallelism, checkpoint_seconds=checkpoint_seconds)
         beginning = _beginning(began_from, ours=began_from != begin_from)
         try:
             return _attempt(settings, folder, options | beginning, stop)
@@ -142,6 +152,8 @@ def _attempt(settings: Settings, folder: Path, options: dict[str, str], stop: li
     environment = _environment(options, folder)
     from flink_app.main import submit  # noqa: PLC0415  # imports pyflink
 
+    # Before the job is there: nothing may fail between its start and the watch over it.
+    (folder / state.REST).write_text(f"http://{options['rest.address']}:{options['rest.port']}")
     job = submit(settings, environment)
     _say(STARTED)
     end = job.get_job_execution_result()

@@ -10,6 +10,9 @@ SAVEPOINTS: Final = "savepoints"
 METADATA: Final = "_metadata"
 """The file that Flink puts into a checkpoint or savepoint last, whole: without it the checkpoint did not complete."""
 
+REST: Final = "rest.url"
+"""The file that says where the job's Flink answers, while it runs."""
+
 FLINK_IS_GONE: Final = 75
 """The local job's exit code when the JVM has died under it: it can begin again from its last checkpoint."""
 

@@ -2,16 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from clickstream.errors import Refused
 from clickstream.place import GeoProvider
 from clickstream.settings import Settings
+from connectors.breaker import State
 from connectors.geo_ipinfo import IpInfo
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
 from connectors.secrets import secret
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
+from enrichment.metrics import Metrics
 from enrichment.process import Process
 from enrichment.steps import enrichment
 
@@ -19,15 +22,24 @@ from enrichment.steps import enrichment
 def process(settings: Settings) -> Process:
     """Open what the batch function needs."""
     redis = RedisDoor.connect(settings.redis.url, secret(settings.redis.password), timeout=settings.redis.timeout)
+    provider = geo_provider(settings)
+    metrics = Metrics()
     answers = LayeredAnswers(
         places=Memory(settings.job.remembered_places),
         names=Memory(settings.job.remembered_names),
         shared=redis,
-        provider=geo_provider(settings),
+        provider=provider,
         background=Background(),
         budget=settings.geo.budget,
+        metrics=metrics,
     )
-    return Process(enrichment(answers, redis), archive=settings.lake.raw)
+    metrics.watch("redis_breaker", lambda: _AS_NUMBER[redis.breaker])
+    if isinstance(provider, IpInfo):
+        metrics.watch("provider_breaker", lambda: _AS_NUMBER[provider.breaker.state])
+    return Process(enrichment(answers, redis, metrics), archive=settings.lake.raw, metrics=metrics)
+
+
+_AS_NUMBER: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 def check(settings: Settings) -> None:

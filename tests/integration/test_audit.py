@@ -22,6 +22,7 @@ from clickstream.batch import Arrived, origin
 from clickstream.schema import RAW, REJECTED
 from connectors.lake import Lake
 from generator.malformed import mixed
+from generator.manifest import read_manifest
 from generator.records import Record
 from generator.shoppers import Shoppers
 from tests.events import payload
@@ -186,6 +187,51 @@ def test_the_command_shows_hours_and_differences_but_nothing_of_what_a_client_se
     assert "Traceback" not in done.stderr
     assert secret not in done.stdout + done.stderr
     assert not list(tmp_path.glob("audit-*"))
+
+
+def test_what_the_generator_writes_down_is_what_the_stream_took(
+    kinesalite: Kinesalite, stream: str, tmp_path: Path
+) -> None:
+    generate = [sys.executable, "-m", "cli.main", "generate", "--events", "700", "--manifest"]
+    to_stream = [tmp_path / "accepted.ndjson", "--to", f"kinesis:{stream}", "--endpoint", kinesalite.endpoint]
+
+    done = subprocess.run([*generate, *to_stream], cwd=PROJECT, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [*generate, tmp_path / "none.ndjson", "--to", tmp_path / "events"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    taken = {(one.shard_id, one.sequence_number) for one in stream_records(kinesalite, stream)}
+    assert set(read_manifest(tmp_path / "accepted.ndjson")) == taken
+    assert len(taken) == 700
+    assert refused.returncode == 1
+    assert "Next: --to kinesis:STREAM" in refused.stderr
+    assert not (tmp_path / "none.ndjson").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "there is nothing to compare"),
+        (["--memory", "a lot"], "give more to --memory"),
+        (["--manifest", "/nowhere/at/all"], "is no manifest"),
+        (["--lake", "ftp://lake"], "a lake is a folder or an s3:// URI"),
+    ],
+)
+def test_an_audit_of_nothing_or_with_a_wrong_option_is_one_sentence(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*AUDIT, "--folder", tmp_path, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 MANY = 2_000_000
