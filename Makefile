@@ -10,9 +10,10 @@ LAKE ?=
 REPORT ?=
 EVENTS ?=
 BENCH ?=
+CHAOS ?=
 FUZZ ?= 5000
 
-.PHONY: help setup run test lint unit contract pipeline integration fuzz bench package lock clean
+.PHONY: help setup run test lint unit contract pipeline integration fuzz bench chaos package lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,9 @@ fuzz: .venv/.locked ## hostile records, judged by the oracle; FUZZ=50000 example
 
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)
+
+chaos: setup ## every fault on this machine, and what was lost; CHAOS="--only kill-commit s3-down"
+	@.venv/bin/python -m tests.chaos $(CHAOS)
 
 package: setup ## the zip for Managed Flink
 	@$(CLICKSTREAM) package

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -162,14 +163,24 @@ class JobProcess:
         raise JobFailed(f"the job has died. Its log is {self.log}\n{what_of(self.log.read_text(errors='replace'))}")
 
     def stop(self) -> None:
-        """Commit all that was read, and end the job."""
+        """Commit all that was read, and end the job; one that is killed meanwhile is taken up once more to do so."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"the job took longer than {STOP_SECONDS:g} s to stop; its log is {self.log}") from None
-        self.check()
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            restarts = self.restarts
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise Unavailable(
+                    f"the job took longer than {STOP_SECONDS:g} s to stop; its log is {self.log}"
+                ) from None
+            self.check()
+            if self.restarts == restarts:
+                return
+            self._has_started = False
+            while not self.started and time.monotonic() < deadline:
+                time.sleep(0.1)
 
 
 _TRACEBACK: Final = r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*\S.*$"

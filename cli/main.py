@@ -70,6 +70,10 @@ def run(
     begin_from: Annotated[
         Path | None, typer.Option(help="With --follow: begin from this checkpoint or savepoint.", metavar="STATE")
     ] = None,
+    dedup: Annotated[
+        bool,
+        typer.Option("--dedup", help="Keep out what a client sends again within ten minutes; it goes to suppressed."),
+    ] = False,
     manifest: Manifest = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Slots of Flink, and Python processes.")] = 2,
     folder: Folder = set_up.DATA,
@@ -102,6 +106,7 @@ def run(
         follow=follow,
         fresh=fresh,
         begin_from=begin_from,
+        dedup=dedup,
         manifest=manifest,
         parallelism=parallelism,
     )()

@@ -21,7 +21,7 @@ from cli.metrics import Glance
 from cli.servers import Kinesalite, RedisServer
 from cli.tally import Tally
 from clickstream.errors import Refused, Unavailable
-from clickstream.settings import Geo, Offers, Settings, Source
+from clickstream.settings import Dedup, Geo, Offers, Settings, Source
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
@@ -62,6 +62,7 @@ class Run:
     follow: bool = False
     fresh: bool = False
     begin_from: Path | None = None
+    dedup: bool = False
     manifest: Path | None = None
     shards: int = 2
     parallelism: int = 2
@@ -176,6 +177,7 @@ class Run:
             offers=Offers(stream=OFFERS),
             redis=RedisSettings(url=redis_url),
             geo=Geo(mmdb=str(self.geo)),
+            dedup=Dedup(enabled=self.dedup),
         )
 
     def _load_users(self, redis_url: str, state: Path | None) -> None:
@@ -338,7 +340,7 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
         ["published", published, "accepted by the stream"],
         ["= enriched", facts["enriched"], _size(facts["enriched_bytes"])],
         ["+ rejected", facts["rejected"], ", ".join(f"{n} {reason}" for reason, n in _most(facts["rejected_reasons"]))],
-        ["+ suppressed", facts["suppressed"], "there is no de-duplication yet"],
+        ["+ suppressed", facts["suppressed"], "events of a click_id seen before, with --dedup"],
         ["raw", facts["raw"], _size(facts["raw_bytes"])],
         ["offers", facts["offers"], "ViewContent with more than 60 % viewed"],
         ["users seen", facts["users_seen"], "each with a last access in Redis"],

@@ -66,6 +66,13 @@ class Geo(_Group, frozen=True):
     budget: float = 0.2  # seconds a batch waits for a metered provider
 
 
+class Dedup(_Group, frozen=True):
+    """Whether an event that a client sends again is kept out of the lake and the offers, and for how long."""
+
+    enabled: bool = False  # what it costs: docs/performance.md
+    seconds: int = 600  # a click_id is remembered for at least so long after it was last seen
+
+
 class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
@@ -84,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     offers: Offers = Offers()
     redis: Redis = Redis()
     geo: Geo = Geo()
+    dedup: Dedup = Dedup()
     job: Job = Job()
 
     def to_properties(self) -> bytes:

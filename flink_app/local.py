@@ -50,8 +50,6 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         # Flink would try again for ever, and a bug would look like a hang. `run` tells the two apart.
         "restart-strategy.type": "none",
         "python.executable": sys.executable,
-        # A process for each slot, as on a cluster; otherwise all workers would be threads under one GIL.
-        "_python_worker_execution_mode": "process",
         "rest.bind-address": "127.0.0.1",
         "rest.address": "127.0.0.1",
         "rest.port": str(_free_port()),
@@ -91,6 +89,8 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
         "FLINK_LOG_DIR": str((folder / "log").resolve()),
         "AWS_CBOR_DISABLE": "1",  # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1 …
         "CBOR_ENABLED": "false",  # … and the sink's v2
+        # A process for each slot, as on a cluster; otherwise all workers would be threads of this one, under one GIL.
+        "_python_worker_execution_mode": "process",
     }
     from pyflink.common import Configuration  # noqa: PLC0415
     from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
@@ -124,13 +124,13 @@ def run(
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: stop.append(got))
-    options = configuration(settings, folder, parallelism=parallelism, checkpoint_seconds=checkpoint_seconds)
     began_from = begin_from or (state.latest(folder) if recover else None)
     state.check(folder, began_from)
     shutil.rmtree(folder / "tmp", ignore_errors=True)  # of a run that was killed
     moved, pause = time.monotonic(), FIRST_PAUSE
     attempt = 0
     while True:
+        options = configuration(settings, folder, parallelism=parallelism, checkpoint_seconds=checkpoint_seconds)
         beginning = _beginning(began_from, ours=began_from != begin_from)
         try:
             return _attempt(settings, folder, options | beginning, stop)
@@ -140,7 +140,8 @@ def run(
                 began_from, moved, pause = latest, time.monotonic(), FIRST_PAUSE
             if stop or not (recover and _may_pass(error, attempt) and time.monotonic() - moved < PATIENCE):
                 raise
-            print(f"{error}\nThe job has failed. It begins again from {began_from} in {pause:g} s", flush=True)
+            with suppress(OSError):  # a log on a full disk
+                print(f"{error}\nThe job has failed. It begins again from {began_from} in {pause:g} s", flush=True)
             _say(FAILED)
             _pause(pause, stop)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -151,8 +152,9 @@ def _attempt(settings: Settings, folder: Path, options: dict[str, str], stop: li
     environment = _environment(options, folder)
     from flink_app.main import submit  # noqa: PLC0415  # imports pyflink
 
-    job = submit(settings, environment)
+    # Before the job is there: nothing may fail between its start and the watch over it.
     (folder / state.REST).write_text(f"http://{options['rest.address']}:{options['rest.port']}")
+    job = submit(settings, environment)
     _say(STARTED)
     end = job.get_job_execution_result()
     while not stop:
