@@ -61,6 +61,9 @@ def records() -> list[Record]:
 
 def scraped(url: str) -> dict[str, float]:
     answer = requests.get(url, timeout=10)
+    if answer.status_code == 503:
+        return {}  # Flink is still coming up
+    assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
