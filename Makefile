@@ -12,12 +12,14 @@ REPORT ?=
 EVENTS ?=
 BENCH ?=
 FRONT ?=
+CHAOS ?=
+FUZZ ?= 5000
 
 ifneq ($(words $(CURDIR)),1)
 $(error PyFlink starts its Python workers by a path without spaces. Next: move "$(CURDIR)" to a folder whose path has none)
 endif
 
-.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean front bench-queries
+.PHONY: help setup run test lint policy unit contract pipeline integration bench package lock clean front bench-queries fuzz chaos
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,11 +55,17 @@ contract pipeline: setup
 integration: front
 	.venv/bin/python -m pytest tests/$@
 
+fuzz: .venv/.locked ## hostile records, judged by the oracle; FUZZ=50000 examples of each property and a million at random
+	FUZZ=$(FUZZ) .venv/bin/python -m pytest tests/fuzz tests/unit/test_decode.py tests/unit/test_process.py \
+		-k "oracle" --hypothesis-profile=fuzz
+
 bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)
 
 bench-queries: setup ## seconds and memory of each query on ten million events; BENCH="--events 1000000"
 	@.venv/bin/python -m tests.bench.queries $(BENCH)
+chaos: setup ## every fault on this machine, and what was lost; CHAOS="--only kill-commit s3-down"
+	@.venv/bin/python -m tests.chaos $(CHAOS)
 
 package: setup ## the zip for Managed Flink
 	@$(CLICKSTREAM) package

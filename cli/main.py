@@ -3,10 +3,12 @@
 import os
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +16,9 @@ from cli import analyst, scaling, screen
 from cli import setup as set_up
 from clickstream import __version__
 from clickstream.errors import ClickstreamError, Refused
+
+if TYPE_CHECKING:
+    from generator.records import Publisher
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +39,9 @@ LakeRoot = Annotated[str | None, typer.Option(help="A folder or s3:// URI; if no
 LakeEndpoint = Annotated[str | None, typer.Option(help="Where S3 is, if not at AWS.", metavar="URL")]
 RedisUrl = Annotated[str, typer.Option("--redis", help="redis://host:port/db, or rediss:// for TLS.", metavar="URL")]
 Password = Annotated[str | None, typer.Option(help="Where the password is: env:NAME or secretsmanager:NAME.")]
+Manifest = Annotated[
+    Path | None, typer.Option(help="Write down where the stream put each record, for `clickstream audit`.")
+]
 
 
 class Front(StrEnum):
@@ -64,7 +72,18 @@ def run(
         float | None,
         typer.Option(min=0.001, help="Events a second; if not given, as fast as it goes, and 100 to follow."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, from where the last --follow has left off.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="With --follow: forget what the last one has left.")] = False,
+    begin_from: Annotated[
+        Path | None, typer.Option(help="With --follow: begin from this checkpoint or savepoint.", metavar="STATE")
+    ] = None,
+    dedup: Annotated[
+        bool,
+        typer.Option("--dedup", help="Keep out what a client sends again within ten minutes; it goes to suppressed."),
+    ] = False,
+    manifest: Manifest = None,
     ip: Annotated[
         Literal["keep", "truncate", "hash"],
         typer.Option(help="What is stored of addresses, in raw and rejected too: all, their network, or a keyed hash."),
@@ -77,7 +96,8 @@ def run(
 ) -> None:
     """Run the whole pipeline here: Redis, kinesalite, users, events and the job, until all events are processed.
 
-    Events are added to the lake; FOLDER/users.db, Redis and the streams begin empty.
+    Events are added to the lake; FOLDER/users.db, Redis and the streams begin empty. Those of --follow are in
+    FOLDER/follow, and the next --follow finds them there as they were left, in order or not.
 
     \b
     clickstream run
@@ -102,6 +122,10 @@ def run(
         rate=rate or (100.0 if follow and input is None else None),
         follow=follow,
         ip=ip,
+        fresh=fresh,
+        begin_from=begin_from,
+        dedup=dedup,
+        manifest=manifest,
         parallelism=parallelism,
         through_api=front is Front.API,
     )()
@@ -136,12 +160,13 @@ def generate(
     rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=500, help="How many in one POST; 1 sends each as it is.")] = 1,
     users: Annotated[Path | None, typer.Option(help="Write the shoppers' users table to this CSV file.")] = None,
+    manifest: Manifest = None,
 ) -> None:
     """Make up shoppers and publish what they do.
 
     \b
     clickstream generate --to events.ndjson --users users.csv
-    clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100
+    clickstream generate --to kinesis:clicks --endpoint http://127.0.0.1:4567 --rate 100 --manifest accepted.ndjson
     clickstream generate --to https://api.example.com/prod --events 1000 --batch 100
     """  # noqa: D301
     from generator.malformed import mixed  # noqa: PLC0415
@@ -152,7 +177,8 @@ def generate(
     if users is not None:
         write_customers(shoppers.customers(), users)
     records = islice(mixed(shoppers.records(), malformed, random.Random(seed)), events)  # noqa: S311
-    published = _publisher(to, endpoint, region, batch).publish(paced(records, rate) if rate else records)
+    with _publisher(to, endpoint, region, batch, manifest) as publisher:
+        published = publisher.publish(paced(records, rate) if rate else records)
     screen.err.print(f"{published.accepted:,} events are in {to}", markup=False)
     if published.refusals:
         raise Refused(f"{to} refused {published.refusals:,} events: {dict(published.refused)}")
@@ -268,18 +294,28 @@ def users_load(
     load(file, database, database_password, database_ca)
 
 
-def _publisher(to: str, endpoint: str | None, region: str | None, batch: int):  # type: ignore[no-untyped-def]
+@contextmanager
+def _publisher(
+    to: str, endpoint: str | None, region: str | None, batch: int, manifest: Path | None
+) -> Iterator["Publisher"]:
     from generator.http import HttpPublisher  # noqa: PLC0415
     from generator.kinesis import KinesisPublisher  # noqa: PLC0415
     from generator.lines import FilePublisher  # noqa: PLC0415
+    from generator.manifest import Manifest  # noqa: PLC0415
 
-    if to.startswith(("http://", "https://")):
-        return HttpPublisher(to, batch=batch)
     if to.startswith("kinesis:"):
         from cli.offers import kinesis_client  # noqa: PLC0415
 
-        return KinesisPublisher(kinesis_client(endpoint, region), to.removeprefix("kinesis:"))
-    return FilePublisher(Path(to))
+        stream, client = to.removeprefix("kinesis:"), kinesis_client(endpoint, region)
+        if manifest is None:
+            yield KinesisPublisher(client, stream)
+            return
+        with Manifest(manifest) as written:
+            yield KinesisPublisher(client, stream, on_accepted=written.accepted)
+    elif manifest is not None:
+        raise Refused(f"--manifest: only a stream says where it put a record, {to} does not. Next: --to kinesis:STREAM")
+    else:
+        yield HttpPublisher(to, batch=batch) if to.startswith(("http://", "https://")) else FilePublisher(Path(to))
 
 
 @app.callback(invoke_without_command=True)
@@ -289,36 +325,22 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _add_offers() -> None:
+def _add_commands() -> None:
+    """Add the commands that have a file of their own."""
+    from cli import deploy, privacy  # noqa: PLC0415
+    from cli.audit import audit  # noqa: PLC0415
+    from cli.dashboard import dashboard  # noqa: PLC0415
+    from cli.metrics import metrics  # noqa: PLC0415
     from cli.offers import offers  # noqa: PLC0415
 
-    app.command()(offers)
-
-
-def _add_deploy() -> None:
-    from cli import deploy  # noqa: PLC0415
-
+    for command in (offers, audit, metrics, dashboard, deploy.doctor):
+        app.command()(command)
     app.add_typer(deploy.app, name="deploy")
-    app.command()(deploy.doctor)
+    app.add_typer(privacy.app, name="privacy")
+    analyst.add_to(app)
 
 
-def _add_dashboard() -> None:
-    from cli.dashboard import dashboard  # noqa: PLC0415
-
-    app.command()(dashboard)
-
-
-def _add_privacy() -> None:
-    from cli.privacy import app as privacy_app  # noqa: PLC0415
-
-    app.add_typer(privacy_app, name="privacy")
-
-
-_add_offers()
-_add_deploy()
-analyst.add_to(app)
-_add_dashboard()
-_add_privacy()
+_add_commands()
 
 
 def main() -> None:

@@ -127,7 +127,8 @@ def replace(lake: Lake, staging: Lake, tally: Tally, run: str) -> int:
     """Put the new rows in the place of all older rows of the same origins; return how many older rows there were.
 
     New files come first and old ones go last: whoever dies in between leaves rows twice, never none, and the same
-    replay done again mends it. Rows of other origins stay, in a file of their own where they have to.
+    replay done again mends it. Rows of other origins stay, in a file of their own where they have to. What was
+    suppressed stays suppressed.
     """
     dropped = 0
     by_partition: dict[str, dict[str, list[LakeFile]]] = defaultdict(lambda: defaultdict(list))
@@ -137,9 +138,15 @@ def replace(lake: Lake, staging: Lake, tally: Tally, run: str) -> int:
     before = {table: lake.files(table) for table in OUTCOMES}
     for partition, staged in sorted(by_partition.items()):
         origins = pa.concat_arrays([_origins(staging, file) for files in staged.values() for file in files])
+        suppressed = _suppressed(lake, partition)
         for table in OUTCOMES:
             for number, file in enumerate(staged[table]):
-                staging.adopt(file, lake, table, f"part-replay-{run}-{number}")
+                again = pc.is_in(_origins(staging, file), value_set=suppressed)
+                if pc.any(again).as_py():
+                    rows = staging.read(file).filter(pc.invert(again))
+                    lake.write(table, partition, f"part-replay-{run}-{number}", rows)
+                else:
+                    staging.adopt(file, lake, table, f"part-replay-{run}-{number}")
             for number, file in enumerate(old for old in before[table] if old.partition == partition):
                 again = pc.is_in(_origins(lake, file), value_set=origins)
                 count = pc.sum(again).as_py() or 0
@@ -151,6 +158,11 @@ def replace(lake: Lake, staging: Lake, tally: Tally, run: str) -> int:
                 lake.remove(file)
                 dropped += count
     return dropped
+
+
+def _suppressed(lake: Lake, partition: str) -> pa.Array:
+    files = [file for file in lake.files("suppressed") if file.partition == partition]
+    return pa.concat_arrays([pa.array([], pa.string()), *(_origins(lake, file) for file in files)])
 
 
 def _origins(lake: Lake, file: LakeFile) -> pa.Array:

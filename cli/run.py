@@ -1,10 +1,12 @@
 """The whole pipeline on this machine: servers, users, events, the job, and the sum of it."""
 
+import fcntl
 import itertools
 import json
 import os
 import random
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cli import screen
+from cli.audit import Audit, check
 from cli.front import loopback_session, open_front
 from cli.job import JobProcess
+from cli.metrics import Glance
 from cli.servers import Kinesalite, Localemu, RedisServer
 from cli.tally import Tally
-from clickstream.errors import ClickstreamError, Refused, Unavailable
-from clickstream.settings import Geo, Offers, Privacy, Settings, Source, flink_uri
+from clickstream.errors import Refused, Unavailable
+from clickstream.settings import Dedup, Geo, Offers, Privacy, Settings, Source, flink_uri
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
 from connectors.customers import customers_in
@@ -28,10 +32,13 @@ from connectors.kinesis_reader import read
 from connectors.lake import Lake
 from connectors.redis_door import RedisDoor
 from connectors.users import Users, sync_names
+from flink_app.state import check as check_state
+from flink_app.state import is_savepoint, latest
 from generator.http import HttpPublisher
 from generator.kinesis import KinesisPublisher
 from generator.lines import records_in
 from generator.malformed import mixed
+from generator.manifest import Manifest, read_manifest
 from generator.pace import paced
 from generator.records import Publisher, Record
 from generator.shoppers import Shoppers
@@ -59,6 +66,10 @@ class Run:
     rate: float | None = None
     follow: bool = False
     ip: Literal["keep", "truncate", "hash"] = "keep"
+    fresh: bool = False
+    begin_from: Path | None = None
+    dedup: bool = False
+    manifest: Path | None = None
     shards: int = 2
     parallelism: int = 2
     through_api: bool = False
@@ -70,19 +81,35 @@ class Run:
         lake = Lake(self.lake, self.lake_endpoint)
         lake.check()
         tally = Tally(lake)
+        if self.fresh:
+            self._forget()
+        state = self.begin_from or (latest(self.home / "flink") if self.follow else None)
+        manifest = self.manifest or self.home / "accepted.ndjson"
+        owed = open_entries(manifest, lake) if self.follow else []
         with ExitStack() as running:
             screen.step("starting Redis and kinesalite")
-            redis = running.enter_context(RedisServer(self.folder / "redis", durable=True, fresh=True))
-            kinesis = running.enter_context(Kinesalite(self.folder / "kinesalite"))
+            redis = running.enter_context(RedisServer(self.home / "redis", durable=True, fresh=not self.follow))
+            kinesis = running.enter_context(Kinesalite(self.home / "kinesalite", durable=self.follow))
             kinesis.create_stream(CLICKS, self.shards)
             kinesis.create_stream(OFFERS)
-            screen.step("starting the job")
+            sent_before = sum(1 for _ in read(kinesis.client(), OFFERS)) if self.follow else 0
+            screen.step(self._starting(state, len(owed)))
             settings = self._settings(redis.url, kinesis.endpoint)
             seconds = 10 if self.follow else 2
-            job = JobProcess(settings, self.folder / "flink", parallelism=self.parallelism, checkpoint_seconds=seconds)
+            job = JobProcess(
+                settings,
+                self.home / "flink",
+                parallelism=self.parallelism,
+                checkpoint_seconds=seconds,
+                recover=self.follow,
+                begin_from=self.begin_from,
+            )
             running.enter_context(job)
-            self._load_users(redis.url)
-            publishing = Publishing(self._records())
+            self._load_users(redis.url, state)
+            accepted = running.enter_context(Manifest(manifest))
+            publishing = Publishing(self._records(), accepted)
+            for shard_id, sequence_number in owed:
+                publishing.accept(shard_id, sequence_number)
             publisher = self._publisher(kinesis, publishing, running)
             running.callback(publishing.stop)
             publishing.start(publisher)
@@ -90,7 +117,18 @@ class Run:
             screen.step("committing what is open, stopping the job")
             job.stop()
             tally.update()
-            offers = [json.loads(one.data) for one in read(kinesis.client(), OFFERS)]
+            publishing.stop()
+            accepted.close()
+            offers = [
+                json.loads(one.data) for one in itertools.islice(read(kinesis.client(), OFFERS), sent_before, None)
+            ]
+            screen.step("auditing what came out against what the stream accepted")
+            # The stream holds the offers of earlier runs too: with a time given, an offer more is no difference.
+            since = datetime.fromtimestamp(0, UTC) if sent_before else None
+            # A front door does not say where the stream put a record: then the stream itself is asked.
+            books = {"stream": CLICKS} if self.through_api else {"manifests": [manifest]}
+            audit = Audit(lake, kinesis.client(), offers=OFFERS, scratch=self.folder, since=since, **books)
+            verdict = audit(tally.new)
         facts = {
             "published": publishing.published,
             "refused_by_stream": 0 if self.through_api else sum(publishing.refused.values()),
@@ -105,10 +143,37 @@ class Run:
         door = "the front door" if self.through_api else "the stream"
         for reason, count in publishing.refused.items():
             screen.err.print(f"{count:,} records are not among them, {door} refused them: {reason}", markup=False)
-        check_books(facts)
+        check(verdict)
+        screen.out.print(str(verdict), markup=False)
         return facts
 
+    @property
+    def home(self) -> Path:
+        """Where this run's servers and job keep what they must not forget."""
+        return self.folder / "follow" if self.follow else self.folder
+
+    def _forget(self) -> None:
+        """Remove what the last run has left, unless one is running."""
+        lock = self.home / "redis" / "lock"
+        if lock.is_file():
+            with lock.open("w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Refused(f"another run is at work in {self.home}. Next: end that run first") from None
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _starting(self, state: Path | None, owed: int) -> str:
+        if state is None:
+            return "starting the job"
+        whence = "where the last run was stopped" if is_savepoint(state) else f"the last run's {state.name}"
+        return f"starting the job from {whence}, {owed:,} records are still to come out"
+
     def _check(self) -> None:
+        if (self.fresh or self.begin_from) and not self.follow:
+            raise Refused("--fresh and --begin-from go with --follow: without it a run always begins anew")
+        if self.follow:
+            check_state(self.home / "flink", self.begin_from)
         for file, option in ((self.input, "--input"), (self.users, "--users")):
             if file is not None and not file.is_file():
                 raise Refused(f"{option} {file}: there is no such file")
@@ -123,6 +188,7 @@ class Run:
             redis=RedisSettings(url=redis_url),
             geo=Geo(mmdb=str(self.geo)),
             privacy=Privacy(ip=self.ip, key=None if self.ip == "keep" else self._privacy_key()),
+            dedup=Dedup(enabled=self.dedup),
         )
 
     def _privacy_key(self) -> str:
@@ -135,9 +201,10 @@ class Run:
         os.environ[PRIVACY_KEY] = file.read_text()  # the job's process inherits it
         return f"env:{PRIVACY_KEY}"
 
-    def _load_users(self, redis_url: str) -> None:
+    def _load_users(self, redis_url: str, state: Path | None) -> None:
         database = self.folder / "users.db"
-        database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
+        if state is None:
+            database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
         users = Users(f"sqlite:///{database.absolute()}")
         users.create()
         if self.users is not None:
@@ -155,7 +222,9 @@ class Run:
         start = datetime.now(UTC)
         if not self.follow and self.events:
             start -= timedelta(seconds=self.events / rate)  # so that the last event is of now
-        return Shoppers(self.seed, start=start, per_second=rate)
+        # Who goes on publishes further clicks of the same people, not the same clicks again.
+        chapter = int(start.timestamp()) if self.follow else 0
+        return Shoppers(self.seed, start=start, per_second=rate, chapter=chapter)
 
     def _records(self) -> Iterator[Record]:
         if self.input is not None:
@@ -169,7 +238,7 @@ class Run:
     def _publisher(self, kinesis: Kinesalite, publishing: "Publishing", running: ExitStack) -> Publisher:
         if not self.through_api:
             screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
-            return KinesisPublisher(kinesis.client(), CLICKS, on_accepted=lambda *_: publishing.count(1))
+            return KinesisPublisher(kinesis.client(), CLICKS, on_accepted=lambda _, *place: publishing.accept(*place))
         screen.step("opening the front door")
         localemu = running.enter_context(Localemu(self.folder / "localemu", kinesis.endpoint))
         url = open_front(localemu, CLICKS)
@@ -184,10 +253,15 @@ class Run:
         rate = Rate()
         moved = time.monotonic()
         seen = (0, 0)
+        recoveries = 0
+        glance = Glance(self.folder, tally.lake)
         with screen.progress() as progress:
             while True:
                 try:
                     job.check()
+                    if job.recoveries > recoveries:
+                        recoveries = job.recoveries
+                        screen.step(f"the job has failed; it goes on from its last checkpoint, see {job.log}")
                     publishing.check()
                     tally.update()
                     processed, published = tally.processed, publishing.published
@@ -197,7 +271,7 @@ class Run:
                     waiting = "" if processed or not publishing.finished else " (Flink is warming up)"
                     progress.show(
                         f"published {published:,} · committed {processed:,} · {rate.of(processed):,.0f}/s"
-                        f" · lag {max(0, published - processed):,}{waiting}"
+                        f" · lag {max(0, published - processed):,}{waiting}{glance if self.follow else ''}"
                     )
                     if (published, processed) != seen:
                         seen, moved = (published, processed), time.monotonic()
@@ -216,6 +290,7 @@ class Publishing:
     """Publishes in a thread of its own, counting what the stream has accepted."""
 
     records: Iterator[Record]
+    manifest: Manifest
     published: int = 0
     refused: dict[str, int] = field(default_factory=dict)  # reason -> records that are not taken
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -252,9 +327,28 @@ class Publishing:
         except BaseException as failure:  # the main thread raises it
             self._failure = failure
 
+    def accept(self, shard_id: str, sequence_number: str) -> None:
+        """Count a record that the stream has, and write down where."""
+        self.manifest.write(shard_id, sequence_number)
+        self.published += 1
+
     def count(self, accepted: int) -> None:
-        """Add what has been accepted."""
+        """Count records that the stream has, and nobody said where."""
         self.published += accepted
+
+
+def open_entries(manifest: Path, lake: Lake) -> list[tuple[str, str]]:
+    """List what an earlier run has written down as accepted and the lake does not hold yet, by shard and number."""
+    if not manifest.is_file():
+        return []
+    committed = {
+        origin
+        for table in ("enriched", "rejected", "suppressed")
+        for file in lake.files(table)
+        for batch in lake.batches(file, ("shard_id", "sequence_number"))
+        for origin in zip(batch["shard_id"].to_pylist(), batch["sequence_number"].to_pylist(), strict=True)
+    }
+    return [origin for origin in read_manifest(manifest) if origin not in committed]
 
 
 class Rate:
@@ -280,7 +374,7 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
         ["published", published, "accepted by the stream"],
         ["= enriched", facts["enriched"], _size(facts["enriched_bytes"])],
         ["+ rejected", facts["rejected"], ", ".join(f"{n} {reason}" for reason, n in _most(facts["rejected_reasons"]))],
-        ["+ suppressed", facts["suppressed"], "there is no de-duplication yet"],
+        ["+ suppressed", facts["suppressed"], "events of a click_id seen before, with --dedup"],
         ["raw", facts["raw"], _size(facts["raw_bytes"])],
         ["offers", facts["offers"], "ViewContent with more than 60 % viewed"],
         ["users seen", facts["users_seen"], "each with a last access in Redis"],
@@ -295,19 +389,6 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
         columns = ["offer_id", "timestamp", "user_id", "product_id", "price", "percent_viewed"]
         screen.table("offers, for example", columns, [[_short(one[c]) for c in columns] for one in offers[:3]])
     screen.out.print(f"\nThe lake is in {lake}", markup=False)
-
-
-def check_books(facts: dict[str, Any]) -> None:
-    """Raise unless everything published has come out as exactly one thing."""
-    out = facts["enriched"] + facts["rejected"] + facts["suppressed"]
-    if not facts["published"] == out == facts["raw"]:
-        raise BooksDoNotBalance(
-            f"{facts['published']:,} events were published, but {out:,} came out and {facts['raw']:,} were archived"
-        )
-
-
-class BooksDoNotBalance(ClickstreamError):
-    """What came out is not what went in."""
 
 
 def _most(reasons: dict[str, int]) -> list[tuple[str, int]]:

@@ -24,8 +24,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class Progress:
     """One line that changes while something is under way."""
 
-    def __init__(self, live: Live | None) -> None:
+    def __init__(self, live: Live | None, console: Console) -> None:
         self._live = live
+        self._console = console
         self._printed = time.monotonic()
 
     def show(self, line: str) -> None:
@@ -34,17 +35,17 @@ class Progress:
             self._live.update(Text(f"  {line}", style="dim"))
         elif time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
-            out.print(f"  {line}", markup=False)
+            self._console.print(f"  {line}", markup=False)
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Keep a line of progress on the screen."""
-    if not out.is_terminal:
-        yield Progress(None)
+def progress(console: Console = out) -> Iterator[Progress]:
+    """Keep a line of progress on the screen; on `err` where the output is for another program."""
+    if not console.is_terminal:
+        yield Progress(None, console)
         return
-    with Live(console=out, transient=True, refresh_per_second=8) as live:
-        yield Progress(live)
+    with Live(console=console, transient=True, refresh_per_second=8) as live:
+        yield Progress(live, console)
 
 
 def step(text: str) -> None:

@@ -160,7 +160,7 @@ class Server(ABC):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # a terminal sends Ctrl-C to its whole group; we stop it when we are done with it
-                preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509  # it calls the kernel and nothing of Python's
+                preexec_fn=dying_with(os.getpid()),  # noqa: PLW1509  # it calls the kernel and nothing of Python's
             )
 
     def _comes_up(self, process: subprocess.Popen[bytes], deadline: float) -> bool:
@@ -197,7 +197,7 @@ class Server(ABC):
             process.wait()
 
 
-def _dying_with(parent: int) -> Callable[[], None]:
+def dying_with(parent: int) -> Callable[[], None]:
     """Return what the child does before it becomes the server: ask Linux to be killed when its parent is gone."""
 
     def ask() -> None:

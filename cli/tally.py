@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from clickstream.place import Status
 from connectors.lake import Lake, LakeFile
 
-TABLES: Final = ("enriched", "rejected", "raw")
+TABLES: Final = ("enriched", "rejected", "suppressed", "raw")
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Tally:
     @property
     def processed(self) -> int:
         """How many records have come out, as one thing or another."""
-        return self.rows["enriched"] + self.rows["rejected"]
+        return self.rows["enriched"] + self.rows["rejected"] + self.rows["suppressed"]
 
     def facts(self) -> dict[str, Any]:
         """Sum up: the counts, and what the rows say of users and places."""
@@ -54,7 +54,7 @@ class Tally:
         return {
             "enriched": self.rows["enriched"],
             "rejected": self.rows["rejected"],
-            "suppressed": 0,
+            "suppressed": self.rows["suppressed"],
             "raw": self.rows["raw"],
             "users_seen": len(users),
             "unknown_location": unknown_location,

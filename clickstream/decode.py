@@ -1,5 +1,6 @@
 """Bytes become an event, or a reason why not."""
 
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
+import numpy as np
 from msgspec import Raw, Struct, inspect
 
-from clickstream.event import MAX_EVENT_BYTES, Event
+from clickstream.event import MAX_DEPTH, MAX_EVENT_BYTES, Event
 
 
 class Stage(StrEnum):
@@ -58,7 +60,7 @@ def decode(payload: bytes) -> Event | Rejected:
     description's order, so that the first wrong field can be named. That slow reading has the last word: of a
     repeated key only the last one counts, even if an earlier one is wrong.
     """
-    if len(payload) <= MAX_EVENT_BYTES and _is_utf8(payload):
+    if len(payload) <= MAX_EVENT_BYTES and _is_utf8(payload) and not _is_too_deep(payload):
         try:
             event = _EVENT.decode(payload)
             if is_utc(event.timestamp) and is_utc(event.insertion_timestamp) and is_ip(event.user_ip):
@@ -76,9 +78,7 @@ def decode_slowly(payload: bytes) -> Event | Rejected:
         return Rejected(Stage.DECODE, Reason.TOO_LARGE)
     if not _is_utf8(payload):
         return Rejected(Stage.DECODE, Reason.NOT_UTF8)
-    try:
-        _ANYTHING.decode(payload)
-    except _UNREADABLE:
+    if not _is_json(payload):
         return Rejected(Stage.DECODE, Reason.MALFORMED_JSON)
     try:
         fields = _OBJECT.decode(payload)
@@ -110,6 +110,27 @@ def _is_utf8(payload: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        _ANYTHING.decode(payload)
+    except _UNREADABLE:
+        return False
+    return not _is_too_deep(payload)
+
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _is_too_deep(payload: bytes) -> bool:
+    """Say whether arrays and objects are in each other deeper than `MAX_DEPTH`; text that is no JSON may be either."""
+    if len(payload) <= 2 * MAX_DEPTH or payload.count(b"{") + payload.count(b"[") <= MAX_DEPTH:
+        return False  # counting would cost each event a quarter of its decoding
+    brackets = np.frombuffer(_STRING.sub(b"", payload).translate(None, _NO_BRACKETS), np.uint8)
+    opens = (brackets == ord("[")) | (brackets == ord("{"))
+    return bool(np.cumsum(np.where(opens, 1, -1)).max(initial=0) > MAX_DEPTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from msgspec import Meta, Struct
 MAX_EVENT_BYTES = 1 << 20
 """One event is at most 1 MiB, the classic size limit of a Kinesis record."""
 
+MAX_DEPTH = 512
+"""More arrays and objects in each other than this are no JSON to us, wherever they are: parsers have limits too, which
+depend on how deep the caller's stack is, and a record must come to the same thing in the job and in a replay."""
 
 EventName = Literal["Search", "AddToCart", "ViewContent", "Purchase"]
 Identifier = Annotated[str, Meta(min_length=1, max_length=128)]

@@ -23,6 +23,16 @@ FIELDS: Final = (
 
 def offer_id(event: Event) -> str | None:
     """Return the offer's id, the same however often the click is processed; None if the event earns none."""
-    if event.event_name != "ViewContent" or event.additional_data.percent_viewed <= HIGH_INTENT_PERCENT:
+    if not earns(event.event_name, event.additional_data.percent_viewed):
         return None
-    return sha256(f"offer:{event.click_id}".encode()).hexdigest()[:32]
+    return id_of_click(event.click_id)
+
+
+def earns(event_name: str, percent_viewed: float) -> bool:
+    """Say whether such an event earns its user an offer."""
+    return event_name == "ViewContent" and percent_viewed > HIGH_INTENT_PERCENT
+
+
+def id_of_click(click_id: str) -> str:
+    """Return the id of the offer that a click earns."""
+    return sha256(f"offer:{click_id}".encode()).hexdigest()[:32]

@@ -78,6 +78,8 @@ ENRICHMENT: Final = _fields(
 )
 ORIGIN: Final = _fields(arrival_timestamp=UTC_MICROS, shard_id=pa.string(), sequence_number=pa.string())
 """Where a record was accepted: its unique id, in every table."""
+FIRST: Final = _fields(first_shard_id=pa.string(), first_sequence_number=pa.string())
+"""Which record was the first of a click, beside one that was sent again."""
 REASON: Final = _fields(stage=pa.string(), reason=pa.string(), field=pa.string())
 PARTITION: Final = _fields(year=pa.string(), month=pa.string(), day=pa.string(), hour=pa.string())
 """The arrival hour in UTC, zero-padded; folders in the lake, not columns of the files."""
@@ -88,6 +90,7 @@ FLATTENED: Final = pa.schema(
 )
 """What the flatten job makes of `enriched`: the fields of `additional_data` as columns in its place."""
 RAW: Final = pa.schema([pa.field("payload", pa.binary()), *ORIGIN])
+SUPPRESSED: Final = pa.schema([*ENRICHED, *FIRST])
 REJECTED: Final = pa.schema([pa.field("payload", pa.binary()), *REASON, *ORIGIN])
 OUTCOME: Final = pa.schema(
     [*ENRICHED, *REASON, pa.field("payload", pa.binary()), *_fields(offer_id=pa.string()), *PARTITION]

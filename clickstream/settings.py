@@ -73,6 +73,13 @@ class Privacy(_Group, frozen=True):
     key: str | None = None  # where the key of the hashes is, not what it is; needed unless addresses are kept
 
 
+class Dedup(_Group, frozen=True):
+    """Whether an event that a client sends again is kept out of the lake and the offers, and for how long."""
+
+    enabled: bool = False  # what it costs: docs/performance.md
+    seconds: int = 600  # a click_id is remembered for at least so long after it was last seen
+
+
 class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
@@ -92,6 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     redis: Redis = Redis()
     geo: Geo = Geo()
     privacy: Privacy = Privacy()
+    dedup: Dedup = Dedup()
     job: Job = Job()
 
     def to_properties(self) -> bytes:

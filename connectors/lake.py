@@ -4,6 +4,8 @@ Files are never changed once they are there under their name: Flink commits them
 upload. Names that begin with a dot or an underscore are work in progress. Writing a file again replaces it whole.
 """
 
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ class LakeFile(NamedTuple):
     path: str
     partition: str
     size: int  # bytes
+    written: datetime = datetime.fromtimestamp(0, UTC)
 
 
 class Lake:
@@ -37,7 +40,7 @@ class Lake:
         except OSError as error:
             raise Unavailable(f"cannot list {base}: {error}") from None
         return [
-            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size)
+            LakeFile(info.path, info.path[len(base) + 1 :].rpartition("/")[0], info.size, info.mtime.astimezone(UTC))
             for info in found
             if info.is_file and not any(part[0] in "._" for part in info.path[len(base) + 1 :].split("/"))
         ]
@@ -65,10 +68,40 @@ class Lake:
         with self._files.open_input_file(file.path) as source:
             return int(pq.ParquetFile(source).metadata.num_rows)
 
+    def arrivals(self, file: LakeFile) -> tuple[datetime, datetime] | None:
+        """Say by its footer when a file's first and last record arrived; None if it does not tell."""
+        with self._files.open_input_file(file.path) as source:
+            footer = pq.ParquetFile(source).metadata
+        groups = [footer.row_group(index).to_dict()["columns"] for index in range(footer.num_row_groups)]
+        told = [
+            one["statistics"]
+            for columns in groups
+            for one in columns
+            if one["path_in_schema"] == "arrival_timestamp" and one["statistics"] and one["statistics"]["has_min_max"]
+        ]
+        if not told or len(told) < len(groups):
+            return None
+        first, last = min(one["min"] for one in told), max(one["max"] for one in told)
+        return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)  # the digits are UTC
+
     def read(self, file: LakeFile, columns: list[str] | None = None) -> pa.Table:
         """Read a file, without the columns that its folders stand for."""
         with self._files.open_input_file(file.path) as source:
             return pq.ParquetFile(source).read(columns)
+
+    def batches(self, file: LakeFile, columns: Collection[str], rows: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """Read those of the columns that a file has, a batch of rows at a time."""
+        with self._files.open_input_file(file.path) as source:
+            parquet = pq.ParquetFile(source)
+            there = [name for name in parquet.schema_arrow.names if name in columns]
+            yield from parquet.iter_batches(rows, columns=there)
+
+    def has(self, file: LakeFile) -> bool:
+        """Say whether a file is still there."""
+        try:
+            return bool(self._files.get_file_info(file.path).is_file)
+        except OSError as error:
+            raise Unavailable(f"cannot look for {file.path}: {error}") from None
 
     def write(self, table: str, partition: str, name: str, rows: pa.Table, *, codec: str = "snappy") -> LakeFile:
         """Write a file of a table, as Flink would: Snappy, and there under its name only once it is whole."""

@@ -5,6 +5,7 @@ When Redis is down or slow, a call fails within the time-out with `Unavailable`,
 so at once. Each script touches many keys, so a Redis in cluster mode will not do.
 """
 
+import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -17,7 +18,7 @@ from redis.retry import Retry
 
 from clickstream.errors import Refused, Unavailable
 from clickstream.place import Place
-from connectors.breaker import CircuitBreaker
+from connectors.breaker import CircuitBreaker, State
 from enrichment.answers import Shared
 
 if TYPE_CHECKING:
@@ -123,8 +124,17 @@ class RedisDoor:
             self._client.ping()
         except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as refusal:
             raise Refused(f"Redis turned us away ({refusal}): look at redis `password` in the settings") from None
-        except redis.RedisError:
-            pass
+        except redis.RedisError as error:
+            if certificate := _certificate_trouble(error):
+                raise Refused(
+                    f"Redis shows a certificate that is not accepted ({certificate}): look at redis `url` in the"
+                    f" settings, where ?ssl_ca_certs=FILE names an authority of your own"
+                ) from None
+
+    @property
+    def breaker(self) -> State:
+        """Whether calls go through."""
+        return self._breaker.state
 
     def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
         wanted = (self._keys(addresses), list(user_ids), self._lease_ms if take_on else 0)
@@ -220,6 +230,15 @@ class RedisDoor:
                 raise Unavailable(f"Redis did not do as asked: {type(error).__name__}") from error
 
         return self._breaker.call(or_unavailable)
+
+
+def _certificate_trouble(error: BaseException | None) -> str | None:
+    """Find what is wrong with the server's certificate behind what redis-py makes of it."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
 
 
 _UNREADABLE: Final = object()

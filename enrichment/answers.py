@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import Final, Generic, Protocol, TypeVar
 
 from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.place import GeoProvider, Place, Status, public_address
 from enrichment.memory import Memory
+from enrichment.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class LayeredAnswers:
     remember: float = 600.0  # seconds in this worker's memory
     remember_misses: float = 5.0  # seconds: a new sign-up's name, or a provider that is back, shows up this soon
     clock: Callable[[], float] = time.monotonic
+    metrics: Metrics = field(default_factory=Metrics)
 
     def find(self, addresses: Collection[str], user_ids: Collection[str]) -> tuple[Places, Names]:
         """Answer every address and every user id, in at most one round trip for what this worker does not remember."""
@@ -122,6 +124,8 @@ class LayeredAnswers:
         spelled = {text: public_address(text) for text in addresses if text not in places}
         unplaced = {address for address in spelled.values() if address is not None}
         unnamed = [user_id for user_id in user_ids if user_id not in names]
+        self.metrics.count("place_hits", len(places), layer="memory")
+        self.metrics.count("name_hits", len(names), layer="memory")
 
         try:
             known = Shared({}, {})
@@ -129,12 +133,15 @@ class LayeredAnswers:
                 known = self.shared.read(unplaced, unnamed, take_on=self.provider.metered)
         except Unavailable as down:
             log.warning("going on without Redis: %s", down)
+            self.metrics.count("redis_errors")
             new_names = dict.fromkeys(unnamed, _NO_NAME)
             located = dict.fromkeys(unplaced, _UNAVAILABLE) if self.provider.metered else self._ask(unplaced)
         else:
             new_names = {user_id: Answer.of(known.names.get(user_id)) for user_id in unnamed}
             located = {address: Answer.of(place) for address, place in known.places.items()}
             unplaced -= located.keys()
+            self.metrics.count("place_hits", len(located), layer="redis")
+            self.metrics.count("name_hits", len(known.names), layer="redis")
             if unplaced:
                 metered = self.provider.metered
                 located |= self._ask_metered(unplaced, known.mine, deadline) if metered else self._ask(unplaced)
@@ -146,10 +153,14 @@ class LayeredAnswers:
 
     def _ask(self, addresses: Collection[str]) -> Places:
         """Ask the provider, and tell the others what it said."""
+        self.metrics.count("provider_calls")
+        self.metrics.count("provider_addresses", len(addresses))
         try:
-            said = self.provider.find(sorted(addresses))
+            with self.metrics.timed("provider_millis"):
+                said = self.provider.find(sorted(addresses))
         except ClickstreamError as trouble:
             log.warning("going on without the geo provider: %s", trouble)
+            self.metrics.count("provider_errors")
             said = {}
         unanswered = [address for address in addresses if address not in said]
         try:
@@ -159,6 +170,7 @@ class LayeredAnswers:
                 self.shared.let_go(unanswered)
         except Unavailable as down:
             log.warning("what the geo provider said is not in Redis: %s", down)
+            self.metrics.count("redis_errors")
         answers = {address: Answer.of(place) for address, place in said.items()}
         answers.update(dict.fromkeys(unanswered, _UNAVAILABLE))
         self._keep(self.places, answers)

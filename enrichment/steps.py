@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -13,6 +13,7 @@ from clickstream.batch import Batch, objects
 from clickstream.errors import Unavailable
 from clickstream.place import Status
 from enrichment.answers import Answers
+from enrichment.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 """An access counts as no later than this after its arrival: one client in the year 3000 must not freeze its user."""
 
 
-def enrichment(answers: Answers, accesses: "Accesses") -> tuple[Step, ...]:
+def enrichment(answers: Answers, accesses: "Accesses", metrics: Metrics | None = None) -> tuple[Step, ...]:
     """List the steps. Last access comes last, since it keeps the place that the step before has found."""
-    return (AddPlaceAndName(answers), KeepLastAccess(accesses))
+    return (AddPlaceAndName(answers), KeepLastAccess(accesses, metrics or Metrics()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class KeepLastAccess:
     """
 
     accesses: Accesses
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __call__(self, batch: Batch) -> Batch:
         if not batch.events:
@@ -94,7 +96,10 @@ class KeepLastAccess:
         newest = _newest(batch)
         try:
             self.accesses.keep_newest(newest)
+            self.metrics.count("last_access_writes", len(newest))
         except Unavailable as down:
+            self.metrics.count("last_access_lost", len(newest))
+            self.metrics.count("redis_errors")
             log.warning("the last access of %d users is not kept: %s", len(newest), down)
         return batch
 

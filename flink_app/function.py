@@ -6,16 +6,18 @@ are called one after the other with the same arguments; the first one does the w
 """
 
 import threading
+from functools import partial
 from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
 from pandas.core.arrays.arrow import ArrowExtensionArray
-from pyflink.table.udf import ScalarFunction, udf
+from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from clickstream.batch import Arrived, origin
 from clickstream.schema import OUTCOME, flink_type
 from clickstream.settings import Settings
+from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
 from flink_app.wiring import process
 
@@ -28,11 +30,15 @@ class Column(ScalarFunction):
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
         self._settings = settings
+        self._shown: _Shown | None = None
+
+    def open(self, function_context: FunctionContext) -> None:
+        self._shown = _Shown(function_context)
 
     def eval(self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series) -> pd.Series:
         # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
         worker = _Worker.of(self._settings)
-        return _as_series(worker.outcome(payload, arrival, shard, sequence)[self._name])
+        return _as_series(worker.outcome(payload, arrival, shard, sequence, self._shown)[self._name])
 
     def is_deterministic(self) -> bool:
         return False  # it talks to Redis: the planner may not compute it at planning time, or twice
@@ -64,14 +70,46 @@ class _Worker:
             return cls._workers[settings]
 
     def outcome(
-        self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series
+        self,
+        payload: pd.Series,
+        arrival: pd.Series,
+        shard: pd.Series,
+        sequence: pd.Series,
+        shown: "_Shown | None" = None,
     ) -> dict[str, pa.Array]:
         """Process a batch once, however many columns are asked of it: the same Series object is the same batch."""
         if getattr(self._at_hand, "payload", None) is not payload:
             arrived = Arrived(payload.tolist(), origin(pa.array(arrival), shard.tolist(), sequence.tolist()))
             self._at_hand.outcome = self._process(arrived)
             self._at_hand.payload = payload
+            if shown is not None:
+                shown.update(self._process.metrics)
         return self._at_hand.outcome
+
+
+class _Shown:
+    """The metrics as Flink shows them, in the group that Managed Flink passes on to CloudWatch.
+
+    Beam counts only on the thread of a bundle, so what background threads count is passed on with the next batch.
+    """
+
+    def __init__(self, context: FunctionContext) -> None:
+        self._context = context
+        self._counters: dict[Key, Any] = {}
+
+    def update(self, metrics: Metrics) -> None:
+        """Pass on what was counted since the last batch."""
+        if not self._counters:
+            for name in GAUGES:
+                self._group().gauge(name, partial(metrics.value, name))
+        for key, count in metrics.take().items():
+            if key not in self._counters:
+                group = self._group() if key.label is None else self._group().add_group(*key.label)
+                self._counters[key] = group.counter(key.name)
+            self._counters[key].inc(count)
+
+    def _group(self) -> Any:
+        return self._context.get_metric_group().add_group("kinesisanalytics")
 
 
 class _Whole(ArrowExtensionArray):

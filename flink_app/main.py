@@ -3,7 +3,8 @@
 records (Kinesis) ─▶ decode, place and name, last access ─┬─▶ enriched
                      (one Python function)                ├─▶ rejected
                                                           ├─▶ raw
-                                                          └─▶ offers (Kinesis)
+                                                          ├─▶ offers (Kinesis)
+                                                          └─▶ suppressed, if de-duplication is on
 """
 
 import logging
@@ -39,16 +40,18 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
 
     table_environment.execute_sql(tables.source(settings))
     _outcomes(settings, table_environment)
+    if settings.dedup.enabled:
+        config.set("table.exec.state.ttl", f"{settings.dedup.seconds} s")
+        _fence("clicks", table_environment.sql_query(tables.clicks()), table_environment)
     statements = table_environment.create_statement_set()
-    for name in tables.LAKE_TABLES:
-        if name != "raw" or settings.lake.raw:
-            table_environment.execute_sql(tables.lake(name, settings))
-            statements.add_insert_sql(tables.insert_lake(name))
+    for name in tables.written(settings):
+        table_environment.execute_sql(tables.lake(name, settings))
+        statements.add_insert_sql(tables.insert_lake(name, settings))
     if settings.offers.enabled:
         table_environment.execute_sql(tables.offers(settings))
-        statements.add_insert_sql(tables.insert_offers())
+        statements.add_insert_sql(tables.insert_offers(settings))
     statements.attach_as_datastream()
-    _name_operators(environment)
+    _name_operators(settings, environment)
 
 
 def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
@@ -71,17 +74,31 @@ def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -
     table_environment._j_tenv.createTemporaryView(name, stream)
 
 
-def _name_operators(environment: StreamExecutionEnvironment) -> None:
-    """Give the operators the names of the diagram: Flink calls every lake table's writer and committer the same."""
-    lake_tables = iter(tables.LAKE_TABLES)
+def _name_operators(settings: Settings, environment: StreamExecutionEnvironment) -> None:
+    """Give the operators the names of the diagram, and those with state an id that state is found again by.
+
+    Flink calls every lake table's writer and committer the same, and derives ids from the shape of the plan: a column
+    more would make strangers of them (docs/guarantees.md, Recovery).
+    """
+    lake_tables = iter(tables.written(settings))
     for sink in environment._j_stream_execution_environment.getTransformations():
         for operator in sink.getTransitivePredecessors():
             if operator.getName() == "StreamingFileWriter":
                 name = next(lake_tables)
                 operator.setName(name)
+                operator.setUid(name)
                 sink.setName(f"{name} committed")
+                sink.setUid(f"{name} committed")
             elif operator.getName().startswith("PythonCalc"):
                 operator.setName("decode, place and name, last access")
+                operator.setUid("outcomes")
+            elif operator.getName().startswith("OverAggregate"):
+                operator.setName("first of its click_id")
+                operator.setUid("clicks")
+            elif operator.getName().startswith("records["):
+                operator.setUid("records")
+        if sink.getName().startswith("offers["):
+            sink.setUid("offers")
 
 
 def main() -> None:

@@ -3,10 +3,21 @@
 import pyarrow as pa
 
 from clickstream import offer
-from clickstream.schema import ENRICHED, ORIGIN, OUTCOME, PARTITION, RAW, REJECTED, flink_columns, flink_type
+from clickstream.schema import (
+    ENRICHED,
+    FIRST,
+    ORIGIN,
+    OUTCOME,
+    PARTITION,
+    RAW,
+    REJECTED,
+    SUPPRESSED,
+    flink_columns,
+    flink_type,
+)
 from clickstream.settings import Settings
 
-LAKE_TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "raw": RAW}
+LAKE_TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "suppressed": SUPPRESSED, "raw": RAW}
 
 _METADATA = {"arrival_timestamp": "timestamp", "shard_id": "shard-id", "sequence_number": "sequence-number"}
 
@@ -37,7 +48,7 @@ def lake(name: str, settings: Settings) -> str:
         "path": f"{settings.lake.root.rstrip('/')}/{name}",
         "parquet.compression": "SNAPPY",
         # Payloads and sequence numbers never repeat: looking for repetition was a fifth of the JVM's time.
-        "parquet.enable.dictionary": str(name == "enriched").lower(),
+        "parquet.enable.dictionary": str(name in ("enriched", "suppressed")).lower(),
         **_PARQUET,
     }
     return _create(name, columns, options, [column.name for column in PARTITION])
@@ -56,21 +67,50 @@ def offers(settings: Settings) -> str:
     return _create("offers", columns, options, ["user_id"])
 
 
-def insert_lake(name: str) -> str:
+def written(settings: Settings) -> list[str]:
+    """Name the tables of the lake that the job writes."""
+    left_out = {"raw": not settings.lake.raw, "suppressed": not settings.dedup.enabled}
+    return [name for name in LAKE_TABLES if not left_out.get(name)]
+
+
+def clicks() -> str:
+    """Write the query of the events, each with the origin of the first one of its click_id.
+
+    State is that origin by click_id, and no row: it is forgotten as `table.exec.state.ttl` says. What was rejected has
+    no click_id, and does not come by here.
+    """
+    columns = ", ".join(f"`{name}`" for name in [*ENRICHED.names, "offer_id", *(column.name for column in PARTITION)])
+    first = ", ".join(f"FIRST_VALUE(`{its.name.removeprefix('first_')}`) OVER w AS `{its.name}`" for its in FIRST)
+    return (
+        f"SELECT {columns}, {first} FROM (SELECT *, PROCTIME() AS seen FROM outcomes WHERE reason IS NULL)"
+        " WINDOW w AS (PARTITION BY click_id ORDER BY seen ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
+    )
+
+
+_IS_FIRST = "shard_id = first_shard_id AND sequence_number = first_sequence_number"
+
+
+def insert_lake(name: str, settings: Settings) -> str:
     """Write what fills a table of the lake from the outcomes."""
     columns = ", ".join(f"`{column.name}`" for column in [*LAKE_TABLES[name], *PARTITION])
-    rows = {"enriched": " WHERE reason IS NULL", "rejected": " WHERE reason IS NOT NULL", "raw": ""}
-    return f"INSERT INTO `{name}` SELECT {columns} FROM outcomes{rows[name]}"
+    rows = {
+        "enriched": f"clicks WHERE {_IS_FIRST}" if settings.dedup.enabled else "outcomes WHERE reason IS NULL",
+        "suppressed": f"clicks WHERE NOT ({_IS_FIRST})",
+        "rejected": "outcomes WHERE reason IS NOT NULL",
+        "raw": "outcomes",
+    }
+    return f"INSERT INTO `{name}` SELECT {columns} FROM {rows[name]}"
 
 
-def insert_offers() -> str:
+def insert_offers(settings: Settings) -> str:
     """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
+    rows = f"clicks WHERE {_IS_FIRST} AND" if settings.dedup.enabled else "outcomes WHERE"
     columns = {
         "timestamp": "DATE_FORMAT(`timestamp`, 'yyyy-MM-dd HH:mm:ss.SSSSSS')",
         **{column.name: f"`additional_data`.`{column.name}`" for column in ENRICHED.field("additional_data").type},
     }
     values = ", ".join(columns.get(name, f"`{name}`") for name in offer.FIELDS)
-    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_id IS NOT NULL"
+    return f"INSERT INTO offers SELECT {values} FROM {rows} offer_id IS NOT NULL"
 
 
 _KINESIS_TYPES = {pa.string(): "VARCHAR(128)", OUTCOME.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}

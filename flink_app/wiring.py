@@ -8,12 +8,14 @@ from clickstream.address import HiddenAddresses
 from clickstream.errors import Refused
 from clickstream.place import GeoProvider
 from clickstream.settings import Settings
+from connectors.breaker import State
 from connectors.geo_ipinfo import IpInfo
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
 from connectors.secrets import secret
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
+from enrichment.metrics import Metrics
 from enrichment.process import Process
 from enrichment.steps import enrichment
 
@@ -29,15 +31,24 @@ def process(settings: Settings) -> Process:
         timeout=settings.redis.timeout,
         known_as=hide.hash if hide else None,
     )
+    provider = geo_provider(settings)
+    metrics = Metrics()
     answers = LayeredAnswers(
         places=Memory(settings.job.remembered_places),
         names=Memory(settings.job.remembered_names),
         shared=redis,
-        provider=geo_provider(settings),
+        provider=provider,
         background=Background(),
         budget=settings.geo.budget,
+        metrics=metrics,
     )
-    return Process(enrichment(answers, redis), archive=settings.lake.raw, hide=hide)
+    metrics.watch("redis_breaker", lambda: _AS_NUMBER[redis.breaker])
+    if isinstance(provider, IpInfo):
+        metrics.watch("provider_breaker", lambda: _AS_NUMBER[provider.breaker.state])
+    return Process(enrichment(answers, redis, metrics), archive=settings.lake.raw, hide=hide, metrics=metrics)
+
+
+_AS_NUMBER: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 def check(settings: Settings) -> None:

@@ -58,12 +58,14 @@ class Shoppers:
         products: int = 5_000,
         start: datetime | None = None,
         per_second: float = 100.0,
+        chapter: int = 0,
     ) -> None:
         if users < 1 or not 1 <= products <= len(_PRODUCT_IDS) or not per_second > 0:
             raise ValueError("shoppers need users, 1 to 900,000 products (ids have six digits) and a rate above 0")
         start = start or datetime.now(UTC)
         self.start = start if start.tzinfo else start.replace(tzinfo=UTC)
         self._seed = seed
+        self._clicks_of = f"clicks {chapter}" if chapter else "clicks"
         self._step = 1_000_000 / per_second  # microseconds from one click to the next
         self._people = people(seed, users)
         self._products = _products(seed, products)
@@ -86,7 +88,7 @@ class Shoppers:
 
         The JSON is written by hand, since benchmarks wait for it; numbers look as a browser writes them.
         """
-        rng = seeded(self._seed, "clicks")
+        rng = seeded(self._seed, self._clicks_of)
         random, bits = rng.random, rng.getrandbits
         start = (self.start - _EPOCH) // timedelta(microseconds=1)
         for number, (person, address, event_name, seconds, tenths, product) in enumerate(self._clicks(rng)):

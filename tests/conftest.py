@@ -2,11 +2,13 @@
 
 # ruff: noqa: PLC0415  # tests in memory do not wait half a second for boto3 and redis to be imported
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 
     from cli.servers import Kinesalite, RedisServer
     from tests.servers import MariaDb, S3Server
+
+settings.register_profile(
+    "fuzz",
+    max_examples=int(os.environ.get("FUZZ", "5000")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)
 
 
 @pytest.fixture(scope="session")

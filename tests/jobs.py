@@ -63,10 +63,12 @@ def stream_records(kinesalite: Kinesalite, stream: str) -> list[oracle.Arrived]:
     return arrived
 
 
-def run_until_committed(settings: Settings, folder: Path, count: int, *, parallelism: int = 2) -> Path:
+def run_until_committed(
+    settings: Settings, folder: Path, count: int, *, parallelism: int = 2, recover: bool = False
+) -> Path:
     """Run the job until so many records have come out and are committed, stop it in order; return its log."""
     tally = Tally(Lake(settings.lake.root, settings.lake.endpoint))
-    with JobProcess(settings, folder, parallelism=parallelism, checkpoint_seconds=1) as job:
+    with JobProcess(settings, folder, parallelism=parallelism, checkpoint_seconds=1, recover=recover) as job:
         deadline = time.monotonic() + PATIENCE
         while tally.update().processed < count or (settings.lake.raw and tally.rows["raw"] < count):
             job.check()

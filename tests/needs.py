@@ -10,6 +10,7 @@ PACKAGES = {
     "npm": "npm",
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
+    "redis-server": "redis-server",  # with TLS, which the one from PyPI has not
     "chromium": "chromium",
 }
 PATHS = "/usr/local/sbin:/usr/sbin:/sbin"

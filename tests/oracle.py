@@ -18,6 +18,7 @@ Origin = tuple[str, str]  # shard_id, sequence_number
 PlaceRecords = Callable[[str], Any]  # an address to its City record or None: `maxminddb.open_database(path).get`
 
 LARGEST_PAYLOAD = 1_048_576
+DEEPEST = 512
 EVENT_NAMES = ("Search", "AddToCart", "ViewContent", "Purchase")
 PARTITION = ("year", "month", "day", "hour")
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -158,21 +159,23 @@ def parse(text: str) -> Any:
     """Read one JSON text as RFC 8259 has it; ValueError or RecursionError otherwise.
 
     The standard library accepts two things the RFC does not know as text: NaN and Infinity, and half a surrogate
-    pair. How deep is too deep depends on the caller's stack (about 1000 levels): test with ten or with 100,000.
+    pair. More than 512 levels of arrays and objects are too deep: the library's own limit depends on the stack.
     """
     document = json.loads(
         text, parse_int=Number, parse_float=Number, parse_constant=_no_number, object_pairs_hook=Members
     )
-    unseen = [document]
+    unseen = [(document, 1)]
     while unseen:
-        value = unseen.pop()
+        value, level = unseen.pop()
+        if isinstance(value, list | Members) and level > DEEPEST:
+            raise ValueError("too deep")
         if isinstance(value, str) and _SURROGATE.search(value):
             raise ValueError("half a surrogate pair is no character")
         if isinstance(value, list):
-            unseen.extend(value)
+            unseen.extend((inner, level + 1) for inner in value)
         if isinstance(value, Members):
             for key, member in value.pairs:
-                unseen += [key, member]
+                unseen += [(key, level), (member, level + 1)]
     return document
 
 

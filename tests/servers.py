@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pymysql
+import redis
 from botocore.exceptions import BotoCoreError
 from pymysql.connections import Connection
 
-from cli.servers import LOOPBACK, Server, aws_client, program
+from cli.servers import LOOPBACK, RedisServer, Server, aws_client, program
 from clickstream.errors import Refused
 
 DEBIAN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons are, which are not on everyone's PATH
@@ -121,6 +123,58 @@ class MariaDb(Server):
         )
         with connection:
             yield connection
+
+
+class TlsRedis(RedisServer):
+    """A Redis that speaks nothing but TLS and wants a password, with a certificate that is its own authority (`ca`).
+
+    It is Debian's: the one in the Python package was built without TLS.
+    """
+
+    title = "Redis with TLS"
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.password = secrets.token_urlsafe(12)
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, without the password and without saying whom to trust."""
+        return f"rediss://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that vouches for this server."""
+        return self.folder / "server.pem"
+
+    def client(self, **options: Any) -> "redis.Redis":
+        return redis.Redis(LOOPBACK, self.port, password=self.password, ssl=True, ssl_ca_certs=str(self.ca), **options)
+
+    def prepare(self) -> None:
+        if not self.ca.is_file():
+            make_certificate(self.ca, self.folder / "server.key")
+        settings = self.folder / "redis.conf"
+        settings.touch(mode=0o600)
+        settings.write_text(f"requirepass {self.password}\n")  # on the command line everybody would see it
+
+    def command(self) -> Sequence[str | Path]:
+        options = {
+            "bind": LOOPBACK,
+            "port": "0",
+            "tls-port": str(self.port),
+            "tls-cert-file": str(self.ca),
+            "tls-key-file": str(self.folder / "server.key"),
+            "tls-ca-cert-file": str(self.ca),
+            "tls-auth-clients": "no",
+            "dir": str(self.folder),
+            "save": "",
+        }
+        server = shutil.which("redis-server") or program("redis-server", "apt-get install redis-server", *DEBIAN)
+        return [
+            server,
+            self.folder / "redis.conf",
+            *(word for name, value in options.items() for word in (f"--{name}", value)),
+        ]
 
 
 class S3Server(Server):

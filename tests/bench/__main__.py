@@ -28,7 +28,7 @@ from cli.setup import DATA, GEO
 from cli.tally import Tally
 from clickstream.batch import Arrived
 from clickstream.schema import ORIGIN, RAW
-from clickstream.settings import Geo, Lake, Offers, Redis, Settings, Source
+from clickstream.settings import Dedup, Geo, Lake, Offers, Redis, Settings, Source
 from connectors.lake import Lake as LakeDoor
 from connectors.redis_door import RedisDoor
 from flink_app.wiring import process
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink [%(default)s]")
     parser.add_argument("--users", type=int, default=100_000, help="how many shoppers there are [%(default)s]")
     parser.add_argument("--no-archive", action="store_true", help="write no raw archive")
+    parser.add_argument("--dedup", action="store_true", help="keep out what is sent again")
     parser.add_argument("--only", choices=["batch", "job"], help="measure just this")
     given = parser.parse_args()
     files = records(given.events, given.users)
@@ -143,7 +144,8 @@ def whole_job(files: Path, given: argparse.Namespace) -> list[list[Any]]:
     used = [statistics.median(cpu) for cpu in zip(*cpus, strict=True)]
     rate = int(statistics.median(rates))
     spent = [f"{one:.1f}" for one in [sum(used), *used]]
-    name = f"whole job, {given.parallelism} slots{', no archive' if given.no_archive else ''}"
+    options = f"{', no archive' if given.no_archive else ''}{', dedup' if given.dedup else ''}"
+    name = f"whole job, {given.parallelism} slots{options}"
     return [[name, given.events, rate, _spread(rates), *spent]]
 
 
@@ -201,6 +203,7 @@ def _settings(folder: str, redis_url: str, given: argparse.Namespace, replay: st
         offers=Offers(enabled=False),
         redis=Redis(url=redis_url),
         geo=Geo(mmdb=str(GEO)),
+        dedup=Dedup(enabled=given.dedup),
     )
 
 

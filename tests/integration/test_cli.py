@@ -93,6 +93,7 @@ def test_the_report_is_what_is_in_the_lake(ran: Mapping[str, Any]) -> None:
 def test_the_screen_shows_the_sum_in_plain_text(ran: Mapping[str, Any]) -> None:
     assert "107 events in" in ran["screen"]
     assert "\x1b[" not in ran["screen"]
+    assert "the books balance: 107 records = 102 enriched + 5 rejected" in ran["screen"]
     for line in ("published", "= enriched", "+ rejected", "offers", "enriched, for example"):
         assert line in ran["screen"]
 

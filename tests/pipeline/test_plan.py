@@ -20,7 +20,9 @@ import json, os, sys
 from pathlib import Path
 from flink_app.local import _environment, configuration
 from clickstream.settings import Lake, Settings, Source
-settings = Settings(lake=Lake(root="/nowhere"), source=Source(endpoint="http://127.0.0.1:1"))
+from clickstream.settings import Dedup
+source = Source(endpoint="http://127.0.0.1:1")
+settings = Settings(lake=Lake(root="/nowhere"), source=source, dedup=Dedup(enabled=sys.argv[2] == "dedup"))
 folder = Path(sys.argv[1])
 options = configuration(settings, folder, parallelism=2, checkpoint_seconds=1)
 environment = _environment(options, folder)
@@ -30,11 +32,15 @@ print("\\nPLAN" + environment.get_execution_plan())
 """
 
 
-@pytest.fixture(scope="module")
-def operators(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+@pytest.fixture(scope="module", params=["plain", "dedup"])
+def operators(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("plan")
     done = subprocess.run(
-        [sys.executable, "-c", PLAN, str(folder)], cwd=PROJECT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PLAN, str(folder), request.param],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "\nPLAN" in done.stdout, done.stderr[-3000:]
     return [node["type"] for node in json.loads(done.stdout.partition("\nPLAN")[2])["nodes"]]

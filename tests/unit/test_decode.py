@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clickstream.decode import Reason, Rejected, Stage, decode, decode_slowly
-from clickstream.event import MAX_EVENT_BYTES, Event
+from clickstream.event import MAX_DEPTH, MAX_EVENT_BYTES, Event
 from tests import oracle
 from tests.events import EXAMPLE, event, payload
 
@@ -100,6 +100,22 @@ def test_a_record_of_exactly_a_mebibyte_is_an_event() -> None:
     assert len(record) == MAX_EVENT_BYTES
     assert isinstance(decode(record), Event)
     assert decode(record + b" ") == Rejected(Stage.DECODE, Reason.TOO_LARGE)
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+@pytest.mark.parametrize(("opening", "closing", "levels"), [("[", "]", 1), ('{"a":', "}", 1), ('[{"[[[[":', "}]", 2)])
+def test_how_deep_is_too_deep_does_not_depend_on_who_asks(frames: int, opening: str, closing: str, levels: int) -> None:
+    def judged(count: int, frames: int) -> object:
+        if frames:
+            return judged(count, frames - 1)
+        record = payload(other=0).replace(b'"other": 0', f'"other": {opening * count}1{closing * count}'.encode())
+        _agrees_with_the_oracle(record)
+        return decode(record)
+
+    deepest = (MAX_DEPTH - 1) // levels  # the event is a level itself
+
+    assert isinstance(judged(deepest, frames), Event)
+    assert judged(deepest + 1, frames) == Rejected(Stage.DECODE, Reason.MALFORMED_JSON)
 
 
 def _agrees_with_the_oracle(record: bytes) -> None:

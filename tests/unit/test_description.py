@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clickstream.schema import ENRICHED, OUTCOME, RAW, REJECTED, flink_columns
+from clickstream.schema import ENRICHED, OUTCOME, RAW, REJECTED, SUPPRESSED, flink_columns
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -24,7 +24,7 @@ ALLOWED = {
 
 
 def test_adding_a_field_shows_up_here() -> None:
-    tables = {"enriched": ENRICHED, "rejected": REJECTED, "raw": RAW, "outcomes": OUTCOME}
+    tables = {"enriched": ENRICHED, "rejected": REJECTED, "suppressed": SUPPRESSED, "raw": RAW, "outcomes": OUTCOME}
     written = "\n\n".join(f"{name}\n  {flink_columns(schema)}" for name, schema in tables.items()) + "\n"
 
     assert written == (GOLDEN / "tables.txt").read_text(), f"if this is what you want, write it to {GOLDEN}/tables.txt"

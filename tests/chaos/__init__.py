@@ -1,0 +1,1 @@
+"""Faults made on purpose while events flow, and the audit as their judge."""
