@@ -98,10 +98,20 @@ def _frozen(scene: Scene) -> Iterator[None]:
     """Stop all processes of the job for a moment, to see what they were at."""
     os.killpg(scene.job.pid, signal.SIGSTOP)
     try:
+        for process in scene.processes("java", "flink"):
+            while not all(_is_stopped(thread) for thread in Path(f"/proc/{process}/task").iterdir()):
+                time.sleep(0.001)
         yield
     finally:
         with suppress(ProcessLookupError):
             os.killpg(scene.job.pid, signal.SIGCONT)
+
+
+def _is_stopped(thread: Path) -> bool:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+    except OSError:  # it has ended
+        return True
 
 
 def _is_whole(file: Path) -> bool:
