@@ -202,8 +202,8 @@ def smoke(
     clickstream deploy smoke
     clickstream deploy smoke --api-key env:CLICKSTREAM_API_KEY
     """  # noqa: D301
+    from cli.smoke import Smoke  # noqa: PLC0415
     from connectors.secrets import secret  # noqa: PLC0415
-    from deploy.smoke import Smoke  # noqa: PLC0415
 
     with opened(environment, endpoint) as session:
         api, lake, offers = session.outputs("ApiUrl", "LakeBucket", "OffersStreamName")

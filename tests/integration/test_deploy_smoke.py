@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.servers import LOOPBACK, REGION
+from cli.smoke import Smoke
 from clickstream.errors import Refused, Unavailable
 from deploy.aws import Clients
-from deploy.smoke import Smoke
 from tests.servers import S3Server
 from tests.told import Told
 

@@ -50,12 +50,17 @@ def test_truncated_an_address_is_its_network(address: str, network: str) -> None
 
 @given(ADDRESSES, ADDRESSES)
 def test_hashed_an_address_is_another_one_always_the_same_and_its_own(one: str, other: str) -> None:
-    assume(ip_address(one) != ip_address(other))
+    assume(_mapped(one) != _mapped(other))
 
     assert IPv6Address(HASH.of(one)) in HASHES
     assert HASH.of(one) == HASH.of(HASH.of(one)) == HASH.of(ip_address(one).exploded)
     assert HASH.of(one) != HASH.of(other)
     assert HASH.of(one) != replace(HASH, key=b"another key, long").of(one)
+
+
+def _mapped(text: str) -> IPv6Address:
+    """Write an IPv4 address as the IPv6 address that means it."""
+    return IPv6Address(text if ":" in text else f"::ffff:{text}")
 
 
 def test_however_an_ipv4_is_written_its_hash_is_the_same() -> None:
