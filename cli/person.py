@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from cli import screen
+from cli.servers import RedisServer, is_in_use, redis_files
 from clickstream.decode import is_ip
 from clickstream.errors import ClickstreamError, Refused, Unavailable
 from clickstream.person import Person
@@ -30,7 +31,7 @@ from connectors.users import Users
 
 @dataclass(frozen=True)
 class Places:
-    """The lake, the users database and the Redis that are looked into; a Redis of None is nowhere."""
+    """The lake, the users database and the Redis that are looked into; without one, what local runs kept of theirs."""
 
     root: str
     lake: Lake
@@ -39,6 +40,7 @@ class Places:
     database_ca: Path | None
     redis: str | None
     redis_password: str | None
+    kept: tuple[Path, ...] = ()  # folders in which a Redis that runs no more has left its data
 
     @classmethod
     def of(
@@ -55,32 +57,40 @@ class Places:
     ) -> Self:
         """Take what is not given from the folder of local runs."""
         root = lake or str(folder / "lake")
+        running = redis or _redis_of_run(folder)
+        homes = [home / "redis" for home in _homes(folder)]
         return cls(
             root,
             Lake(root, lake_endpoint),
             database or f"sqlite:///{(folder / 'users.db').absolute()}",
             database_password,
             database_ca,
-            redis or _redis_of_run(folder),
+            running,
             redis_password,
+            () if redis else tuple(home for home in homes if redis_files(home) and not is_in_use(home)),
         )
 
     @contextmanager
-    def open(self) -> Iterator[tuple[Users | None, RedisDoor | None]]:
-        """Open the users database and Redis; None for a local file that is not there, and for no Redis."""
+    def open(self) -> Iterator[tuple[Users | None, list[RedisDoor]]]:
+        """Open the users database, None for a local file that is not there, and each Redis there is."""
         file = self.database.removeprefix("sqlite:///")
-        users = door = None
-        try:
+        with ExitStack() as opened:
+            users = None
             if file == self.database or Path(file).is_file():
                 users = Users(self.database, password=secret(self.database_password), tls_ca=self.database_ca)
-            if self.redis is not None:
-                door = RedisDoor.connect(self.redis, secret(self.redis_password), timeout=5)
+                opened.callback(users.close)
+            addresses = [(self.redis, secret(self.redis_password))] if self.redis else []
+            addresses += [(opened.enter_context(RedisServer(home, durable=True)).url, None) for home in self.kept]
+            doors = [RedisDoor.connect(url, password, timeout=5) for url, password in addresses]
+            for door in doors:
+                opened.callback(door.close)
                 door.check()
-            yield users, door
-        finally:
-            for opened in (users, door):
-                if opened is not None:
-                    opened.close()
+            yield users, doors
+
+    @property
+    def has_redis(self) -> bool:
+        """Whether there is a Redis to look into."""
+        return self.redis is not None or bool(self.kept)
 
 
 def erase(places: Places, user: str, *, asked_by: str | None, ask: bool, stream_hours: int) -> None:
@@ -90,10 +100,11 @@ def erase(places: Places, user: str, *, asked_by: str | None, ask: bool, stream_
     of the lake may just have been written with it.
     """
     person = _person(user)
-    with places.open() as (users, door):
+    with places.open() as (users, doors):
         is_customer = users is not None and users.row(user) is not None
         if ask:
-            _ask(_found(places, person, is_customer=is_customer, in_redis=door is not None and bool(door.user(user))))
+            in_redis = any(door.user(user) for door in doors)
+            _ask(_found(places, person, is_customer=is_customer, in_redis=in_redis))
         if users is not None:
             users.remove(user)
         erasure = Erasure(places.lake, person, asked_by or getpass.getuser())
@@ -101,8 +112,8 @@ def erase(places: Places, user: str, *, asked_by: str | None, ask: bool, stream_
         with _looking(2 * count_files(places.lake)) as looked:
             erased = erasure(looked)
         keys = redis_keys(erased.addresses)
-        forgotten = door.forget(user, keys) if door is not None else None
-        left_in_redis = door.knows(user, keys) if door is not None else None
+        forgotten = sum(door.forget(user, keys) for door in doors) if doors else None
+        left_in_redis = sum(door.knows(user, keys) for door in doors) if doors else None
         left_in_database = int(users.row(user) is not None) if users is not None else None
     rows: list[list[Any]] = [
         [table, erased.rows[table], erased.left[table]] for table in sorted({*places.lake.tables(), *erased.rows})
@@ -136,7 +147,7 @@ def export(places: Places, user: str, to: Path) -> None:
     finally:
         half.unlink(missing_ok=True)
     screen.step(f"{count:,} rows are in {to}, with what the users database and Redis know")
-    if places.redis is None:
+    if not places.has_redis:
         screen.err.print("no Redis was named and none is running here: add --redis URL for what it knows", markup=False)
 
 
@@ -164,7 +175,7 @@ def out_of_reach(places: Places, now: datetime, stream_hours: int) -> list[str]:
     if places.root.startswith("s3://"):
         lines.append("older versions of objects, if the bucket keeps them: until its lifecycle rule ends them")
         lines.append("what Firehose put into a bucket of its own: erase with --lake s3://THAT-BUCKET as well")
-    if places.redis is None:
+    if not places.has_redis:
         lines.append("Redis: none was named and none is running here. Name one with --redis URL, and erase again")
     lines.append("places of addresses in Redis, where the lake has these truncated: 30 days")
     lines.append("snapshots of Redis and of the users database, backups of the lake: until each expires")
@@ -197,12 +208,12 @@ def _is_left(erased: Erased) -> bool:
 
 def _write_export(file: IO[bytes], person: Person, places: Places, looked: Callable[[], None]) -> int:
     """Write the document piece by piece; return how many rows it holds."""
-    with places.open() as (users, door):
+    with places.open() as (users, doors):
         head = {
             "user_id": person.user_id,
             "exported_at": datetime.now(UTC),
             "customer": users.row(person.user_id) if users is not None else None,
-            "redis": door.user(person.user_id) if door is not None else None,
+            "redis": next(filter(None, (door.user(person.user_id) for door in doors)), {} if doors else None),
         }
     file.write(msgspec.json.encode(head)[:-1] + b',"tables":{')
     table, count = None, 0
@@ -239,15 +250,20 @@ def _person(user: str) -> Person:
     return Person(user)
 
 
+def _homes(folder: Path) -> list[Path]:
+    """Return where local runs keep what is theirs; those that follow have a home of their own."""
+    return [folder, folder / "follow"]
+
+
 def _redis_of_run(folder: Path) -> str | None:
     """Return the Redis of the run that is under way in this folder; None if there is none."""
-    try:
-        url = read_settings(folder / "flink" / "application_properties.json").redis.url
-        with closing(RedisDoor.connect(url, timeout=1)) as door:
-            door.user("")
-    except ClickstreamError:
-        return None
-    return url
+    for home in _homes(folder):
+        with suppress(ClickstreamError):
+            url = read_settings(home / "flink" / "application_properties.json").redis.url
+            with closing(RedisDoor.connect(url, timeout=1)) as door:
+                door.user("")
+                return url
+    return None
 
 
 @contextmanager

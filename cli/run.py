@@ -1,6 +1,5 @@
 """The whole pipeline on this machine: servers, users, events, the job, and the sum of it."""
 
-import fcntl
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from cli.audit import Audit, check
 from cli.front import loopback_session, open_front
 from cli.job import JobProcess
 from cli.metrics import Glance
-from cli.servers import Kinesalite, Localemu, RedisServer
+from cli.servers import Kinesalite, Localemu, RedisServer, is_in_use
 from cli.tally import Tally
 from clickstream.errors import Refused, Unavailable
 from clickstream.settings import Dedup, Geo, Offers, Privacy, Settings, Source, flink_uri
@@ -154,13 +153,8 @@ class Run:
 
     def _forget(self) -> None:
         """Remove what the last run has left, unless one is running."""
-        lock = self.home / "redis" / "lock"
-        if lock.is_file():
-            with lock.open("w") as held:
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise Refused(f"another run is at work in {self.home}. Next: end that run first") from None
+        if is_in_use(self.home / "redis"):
+            raise Refused(f"another run is at work in {self.home}. Next: end that run first")
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _starting(self, state: Path | None, owed: int) -> str:

@@ -285,6 +285,18 @@ class RedisServer(Server):
         return bool(info["process_id"] == self.pid) and not info["loading"]
 
 
+def is_in_use(folder: Path) -> bool:
+    """Say whether a server is running on this folder's data."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def redis_files(folder: Path) -> list[Path]:
     """Find what a durable Redis keeps in its folder: a file until Redis 6, a folder from 7 on; nothing, if none did."""
     return [kept for name in ("appendonly.aof", "appendonlydir") if (kept := folder / name).exists()]

@@ -6,7 +6,9 @@ so at once. Each script touches many keys, so a Redis in cluster mode will not d
 """
 
 import ssl
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -71,6 +73,7 @@ end
 """
 _PLACE: Final = msgspec.json.Decoder(Place | None)
 _NAMES_A_TRIP: Final = 1000
+_REWRITE_SECONDS: Final = 60.0  # for Redis to write its append-only file anew
 
 
 class _Script(Protocol):
@@ -186,13 +189,32 @@ class RedisDoor:
                 return
 
     def forget(self, user_id: str, addresses: Collection[str]) -> int:
-        """Remove a user, and the places of these addresses; return how many keys there were. Twice is harmless."""
+        """Remove a user, and the places of these addresses; return how many keys there were. Twice is harmless.
+
+        Redis' append-only file, if there is one, is written anew without them, unless the server forbids that (managed
+        ones do).
+        """
         keys = [f"user:{user_id}", *(f"{kind}:{one}" for one in addresses for kind in ("ip", "asking:ip"))]
         removed = 0
         for start in range(0, len(keys), _NAMES_A_TRIP):
             some = keys[start : start + _NAMES_A_TRIP]
             removed += int(self._call(lambda some=some: self._client.delete(*some)))  # type: ignore[misc]
+        self._call(self._write_file_anew)
         return removed
+
+    def _write_file_anew(self) -> None:
+        if not self._persistence().get("aof_enabled"):
+            return
+        with suppress(redis.ResponseError):
+            self._client.bgrewriteaof()
+            deadline = time.monotonic() + _REWRITE_SECONDS
+            while any(self._persistence()[f"aof_rewrite_{state}"] for state in ("in_progress", "scheduled")):
+                if time.monotonic() > deadline:
+                    raise redis.TimeoutError("its append-only file is still being written anew")
+                time.sleep(0.05)
+
+    def _persistence(self) -> Any:
+        return self._client.info("persistence")
 
     def knows(self, user_id: str, addresses: Collection[str]) -> int:
         """Count the keys that `forget` would remove."""

@@ -68,6 +68,22 @@ def test_erase_leaves_nothing_of_the_user_and_everything_of_others(
     assert lake.files("_erasures")
 
 
+@pytest.mark.parametrize("home", [".", "follow"])
+def test_erase_reaches_what_the_redis_of_a_run_has_left_in_its_file(folder: Path, home: str) -> None:
+    kept = folder / home / "redis"
+    with RedisServer(kept, durable=True) as server, server.client() as client:
+        client.hset("user:35", mapping={"name": "Zoë of 35"})
+        client.hset("user:7", mapping={"name": "Zoë of 7"})
+
+    done = CliRunner().invoke(app, ["privacy", "erase", "--user", "35", "--yes", "--folder", str(folder)])
+
+    assert done.exit_code == 0, done.output
+    assert "keys in Redis 1 0" in " ".join(done.output.split())
+    left = b"".join(file.read_bytes() for file in kept.rglob("*") if file.is_file() and file.name != "server.log")
+    assert "Zoë of 7".encode() in left
+    assert b"of 35" not in left
+
+
 def test_erasing_again_finds_nothing_and_is_no_failure(folder: Path, redis_server: RedisServer) -> None:
     privacy(folder, redis_server, "erase", "--user", "35", "--yes")
 
