@@ -5,13 +5,14 @@ from typing import Final
 import pyarrow as pa
 
 from clickstream import offer
-from clickstream.schema import ENRICHED, FLATTENED, OUTCOME, PARTITION, REJECTED, glue_type
+from clickstream.schema import ENRICHED, FLATTENED, OUTCOME, PARTITION, REJECTED, SUPPRESSED, glue_type
 
 _INNER: Final = {column.name: column for column in ENRICHED.field("additional_data").type}
 _TABLES: Final = {
     "enriched": ENRICHED,
     "flattened": FLATTENED,
     "rejected": REJECTED,
+    "suppressed": SUPPRESSED,
     # Firehose writes what clients sent, a line each, be it JSON or not
     "raw": pa.schema([pa.field("payload", pa.string())]),
     # and the offers as they are in their stream: JSON, in which a time is text

@@ -357,7 +357,7 @@ def test_tables_are_where_their_writers_put_files() -> None:
     firehose = resources(FOLDER / "archive.yaml")
     hour = "year=${year}/month=${month}/day=${day}/hour=${hour}/"
 
-    assert set(tables) == {"enriched", "flattened", "raw", "rejected", "offers"}
+    assert set(tables) == {"enriched", "flattened", "raw", "rejected", "suppressed", "offers"}
     for name, table in tables.items():
         folder = "" if name == "raw" else f"{name}/"
         bucket = "rawbucket-0123" if name == "raw" else "lakebucket-0123"
