@@ -35,6 +35,7 @@ def source(settings: Settings) -> str:
         **_kinesis(settings.source.stream, settings),
         "scan.stream.initpos": settings.source.start,
         "scan.shard.getrecords.maxrecordcount": "10000",
+        "scan.shard.getrecords.intervalmillis": "250",  # a shard is read five times a second at most, once by Firehose
         "format": "raw",
     }
     return _create("records", f"`payload` BYTES,\n  {origin}", options)
