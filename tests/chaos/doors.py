@@ -122,6 +122,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _in_terms_of_kinesalite(body: bytes) -> bytes:
+    """Ask for what comes next as such: Flink asks by its clock, in milliseconds that kinesalite takes for seconds."""
+    request = json.loads(body)
+    if request["ShardIteratorType"] == "AT_TIMESTAMP":
+        del request["Timestamp"]
+        request["ShardIteratorType"] = "LATEST"
+    return json.dumps(request).encode()
+
+
 class FrontOfKinesis(_Web):
     """A Kinesis that passes calls on to another, or answers them with the trouble that real streams make."""
 
@@ -140,6 +149,8 @@ class FrontOfKinesis(_Web):
                     return self._trouble(EXPIRED, "Iterator expired")
                 if target == "PutRecords" and front.failing:
                     return self._put(body)
+                if target == "GetShardIterator":
+                    body = _in_terms_of_kinesalite(body)
                 status, answer = self._pass_on(body)
                 return self.answer(status, answer)
 
