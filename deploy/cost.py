@@ -203,7 +203,7 @@ def assumptions(load: Workload, prices: Prices) -> list[str]:
     """Return what the estimate stands on, in sentences."""
     events = "1 event" if load.events_per_request == 1 else f"{load.events_per_request:g} events"
     return [
-        f"list prices of {prices.region} as of {prices.as_of}, no free tiers, no taxes; a month of {HOURS:.0f} hours",
+        f"list prices of {prices.region}, seen {prices.as_of}, no free tiers, no taxes; a month of {HOURS:.0f} hours",
         f"{events} a request, {load.event_bytes} bytes each, {load.offers_share:.0%} of them offers",
         f"{load.events_per_shard:,} events/s a shard and {load.events_per_kpu:,} a KPU, so that peaks have room",
         f"{load.raw_bytes} bytes an event in raw, {load.row_bytes} each enriched and flattened",
