@@ -153,7 +153,7 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
             "Aurora at 0.5 ACU with 10 GB",
             0.5 * HOURS * price["aurora_acu_hour"] + 10 * price["aurora_gb_month"],
         ),
-        Line("data", "3 secrets", 3 * price["secret_month"]),
+        Line("data", "4 secrets", 4 * price["secret_month"]),
         Line("streams", f"{load.shards} + {load.offer_shards} shards", shards * HOURS * price["kinesis_shard_hour"]),
         Line("streams", "PUT units", (load.millions + offers) * price["kinesis_million_put_units"]),
         Line("streams", "a key", price["key_month"]),
