@@ -399,7 +399,7 @@ def _valid(record: Record) -> bool:
     """Tell a record that is an event from one that the generator has broken."""
     try:
         event = json.loads(record.payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(event, dict) and isinstance(event.get("additional_data"), dict)
 
