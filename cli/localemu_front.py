@@ -15,8 +15,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any, Final
 
 LOOPBACK: Final = "127.0.0.1"
@@ -167,22 +167,24 @@ def be_quick() -> None:
     LocalemuRuntime.exit = lambda _, code=0: os._exit(code)
 
 
-def main(port: str, kinesis: str | None = None) -> None:
-    """Serve until SIGTERM."""
+def serve(port: str, services: str, *mends: Callable[[], None]) -> None:
+    """Mend it, and serve until SIGTERM."""
     os.environ.update(  # read when localemu is imported
         GATEWAY_LISTEN=f"{LOOPBACK}:{port}",
         LOCALEMU_HOST=f"{LOOPBACK}:{port}",
-        SERVICES=SERVICES,
+        SERVICES=services,
         FILESYSTEM_ROOT=os.getcwd(),
     )
-    listen_on_loopback()
-    if kinesis:
-        put_into(kinesis)
-    validate_in_words()
-    be_quick()
+    for mend in (listen_on_loopback, *mends, be_quick):
+        mend()
     from localemu.runtime.main import main as run  # noqa: PLC0415
 
     run()
+
+
+def main(port: str, kinesis: str | None = None) -> None:
+    """Serve the front door until SIGTERM."""
+    serve(port, SERVICES, *([partial(put_into, kinesis)] if kinesis else []), validate_in_words)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import redis
 from botocore.exceptions import BotoCoreError
 from pymysql.connections import Connection
 
-from cli.servers import LOOPBACK, RedisServer, Server, aws_client, program
+from cli.servers import LOOPBACK, PROJECT, Localemu, RedisServer, Server, aws_client, program
 from clickstream.errors import Refused
 
 DEBIAN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons are, which are not on everyone's PATH
@@ -217,6 +217,17 @@ class S3Server(Server):
         finally:
             client.close()
         return True
+
+
+class FirehoseServer(Localemu):
+    """A Kinesis, a Firehose and an S3 in memory, by localemu, mended by `localemu_firehose.py` beside this file."""
+
+    def command(self) -> Sequence[str | Path]:
+        python, *_ = super().command()
+        return [python, "-P", "-u", Path(__file__).with_name("localemu_firehose.py"), str(self.port)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"PYTHONPATH": str(PROJECT)}
 
 
 def make_certificate(certificate: Path, key: Path, host: str = f"IP:{LOOPBACK}") -> None:

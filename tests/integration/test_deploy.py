@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.servers import PROJECT, REGION
+from cli.servers import PROJECT, REGION, Localemu
 from clickstream.errors import ClickstreamError, Refused
 from deploy import plan
 from deploy.artifacts import Artifacts
@@ -52,7 +52,7 @@ def name(request: pytest.FixtureRequest) -> str:
 class World:
     """One environment at the stand-in, with templates of its own or the real ones."""
 
-    server: S3Server
+    server: S3Server | Localemu
     name: str
     folder: Path
     told: Told = field(default_factory=Told)
