@@ -365,9 +365,9 @@ class Kinesalite(Server):
         return True
 
     def _module(self) -> Path:
-        module = PROJECT / "node_modules" / "kinesalite"
+        module = PROJECT / "node_modules" / self.title
         if not module.is_dir():
-            raise Refused(f"kinesalite is not installed in {module.parent}. Next: cd {PROJECT} && npm ci")
+            raise Refused(f"{self.title} is not installed in {module.parent}. Next: cd {PROJECT} && npm ci")
         return module
 
     @contextmanager

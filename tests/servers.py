@@ -15,7 +15,7 @@ import redis
 from botocore.exceptions import BotoCoreError
 from pymysql.connections import Connection
 
-from cli.servers import LOOPBACK, PROJECT, Localemu, RedisServer, Server, aws_client, program
+from cli.servers import LOOPBACK, PROJECT, REGION, Kinesalite, Localemu, RedisServer, Server, aws_client, program
 from clickstream.errors import Refused
 
 DEBIAN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons are, which are not on everyone's PATH
@@ -175,6 +175,40 @@ class TlsRedis(RedisServer):
             self.folder / "redis.conf",
             *(word for name, value in options.items() for word in (f"--{name}", value)),
         ]
+
+
+class KinesisLocal(Kinesalite):
+    """A Kinesis that has UpdateShardCount, which kinesalite has not, from the npm package kinesis-local.
+
+    It takes about a thousand records a second, and forgets its streams when it stops. The port for TLS that it wants
+    besides is not opened.
+    """
+
+    title = "kinesis-local"
+
+    # It cannot be told to listen on loopback only, nor without TLS.
+    _SCRIPT: ClassVar[str] = """
+        const {module, port, host} = JSON.parse(process.argv[1])
+        const server = require("net").Server.prototype
+        const listen = server.listen
+        server.listen = function (wanted, done) {
+            if (wanted === port)
+                return listen.call(this, port, host, () => { console.log(`listening on ${host}:${port}`); done() })
+            this.address = () => ({address: host, family: "IPv4", port: wanted})
+            process.nextTick(done)
+            return this
+        }
+        require(module)
+    """
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "AWS_REGION": REGION,
+            "KINESIS_MOCK_PLAIN_PORT": str(self.port),
+            "KINESIS_MOCK_TLS_PORT": "1",
+            "KINESIS_MOCK_CERT_PATH": str(self._module() / "server.json"),
+            "SHARD_LIMIT": str(self.shard_limit),
+        }
 
 
 class S3Server(Server):

@@ -17,10 +17,12 @@ from cli import screen
 from cli.ledger import Kind, Verdict
 from tests.chaos.faults import FAULTS
 from tests.chaos.scene import NoProof, Scene
+from tests.servers import KinesisLocal
 
 LOST: Final = (Kind.LOST, Kind.NOT_IN_RAW, Kind.UNREADABLE)
 DISK_MB: Final = 256
-AT_S3: Final = ("s3-down",)
+AT_S3: Final = {"s3-down"}
+AT_KINESIS_LOCAL: Final = {"update-shard-count"}
 WITHOUT: Final = "killed with -9, recovery switched off"
 
 
@@ -62,13 +64,18 @@ def chaos(folder: Path, names: Sequence[str], *, seed: int, rate: float) -> list
     """Make these faults one after the other, on as few jobs as will do; each row is judged by the audit."""
     os.environ.setdefault("IPINFO_TOKEN", "a-token")  # nobody checks it
     rows: list[Row] = []
-    for number, (s3, wanted) in enumerate(((False, set(FAULTS) - set(AT_S3)), (True, set(AT_S3)))):
+    places: tuple[tuple[set[str], str, dict[str, Any]], ...] = (
+        (set(FAULTS) - AT_S3 - AT_KINESIS_LOCAL, "its lake in a folder", {}),
+        (AT_S3, "its lake in S3", {"s3": True}),
+        (AT_KINESIS_LOCAL, "its streams in kinesis-local", {"kinesis": KinesisLocal}),
+    )
+    for number, (wanted, where, options) in enumerate(places):
         some = [name for name in names if name in wanted]
         if not some:
             continue
         place = folder / str(number)
-        with _disk(place, "disk-full" in some), Scene(place, seed=seed, rate=rate, s3=s3) as scene:
-            screen.step(f"starting the job, its lake {'in S3' if s3 else 'in a folder'}")
+        with _disk(place, "disk-full" in some), Scene(place, seed=seed, rate=rate, **options) as scene:
+            screen.step(f"starting the job, {where}")
             before: Verdict | None = None
             for name in some:
                 row, before = _suffer(scene, name, before)

@@ -315,6 +315,38 @@ def resharded(scene: Scene) -> str:
     return f"{first['ShardId'][-3:]} was split into {', '.join(h[-3:] for h in halves)}, merged into {merged[-3:]}"
 
 
+def shard_count_updated(scene: Scene) -> str:
+    """Let the stream itself double its shards, and halve their number again, under load."""
+    steps = []
+    for count in (4, 2):
+        before = _open_shards(scene)
+        scene.look()
+        scene.wait(lambda: scene.in_flight, "a record in flight")
+        in_flight = scene.in_flight
+        scene.client.update_shard_count(StreamName=CLICKS, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
+        scene.wait(lambda: _is_active(scene), "the end of UpdateShardCount")
+        after = _open_shards(scene)
+        if len(after) != count or _ids(after) & _ids(before):
+            raise NoProof(f"UpdateShardCount to {count} has made {_list(before)} into {_list(after)}")
+        for shard in sorted(_ids(after)):
+            scene.wait_rows(1, lambda row, shard=shard: row["shard_id"] == shard)  # type: ignore[misc]
+        steps.append(f"{_list(before)} became {_list(after)} with {in_flight:,} records in flight")
+    return f"{', '.join(steps)}; rows came from each of them"
+
+
+def _is_active(scene: Scene) -> bool:
+    stream = scene.client.describe_stream_summary(StreamName=CLICKS)["StreamDescriptionSummary"]
+    return bool(stream["StreamStatus"] == "ACTIVE")
+
+
+def _ids(shards: list[Mapping[str, Any]]) -> set[str]:
+    return {one["ShardId"] for one in shards}
+
+
+def _list(shards: list[Mapping[str, Any]]) -> str:
+    return " ".join(sorted(shard[-3:] for shard in _ids(shards)))
+
+
 def _made(scene: Scene, before: Counter[str]) -> Counter[str]:
     return scene.front.made - before
 
@@ -455,6 +487,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "geo-rubbish": ("geo provider answers rubbish", geo_rubbish),
     "put-records": ("PutRecords fails in part, and is throttled", offers_throttled),
     "reshard": ("shard split and merged under load", resharded),
+    "update-shard-count": ("UpdateShardCount to 4 and back to 2 under load", shard_count_updated),
     "iterator": ("shard iterators expired", iterator_expired),
     "clocks": ("clients' clocks years off", clocks_years_off),
     "poison": ("one poison record of every kind", poison),

@@ -50,6 +50,7 @@ class Scene:
         seed: int,
         rate: float,
         s3: bool = False,
+        kinesis: type[Kinesalite] = Kinesalite,
         recover: bool = True,
     ) -> None:
         self.folder = folder
@@ -62,7 +63,7 @@ class Scene:
         self.reasons: dict[Origin, str] = {}
         self._archived: set[Origin] = set()
         self._seen: set[str] = set()
-        self._rate, self._s3, self._recover = rate, s3, recover
+        self._rate, self._s3, self._kinesis, self._recover = rate, s3, kinesis, recover
         self._running = ExitStack()
         self._stop = threading.Event()
         self._paused = threading.Event()
@@ -77,7 +78,7 @@ class Scene:
             self.redis = enter(RedisServer(self.folder / "redis", durable=True))
             self.to_redis = doors.Pipe(self.redis.port)
             starting.callback(self.to_redis.close)
-            self.kinesis = enter(Kinesalite(self.folder / "kinesalite"))
+            self.kinesis = enter(self._kinesis(self.folder / "kinesis"))
             self.kinesis.create_stream(CLICKS, 2)
             self.kinesis.create_stream(OFFERS)
             self.client = self.kinesis.client()

@@ -15,9 +15,9 @@ import pytest
 from cli.servers import PROJECT, Kinesalite, Localemu, RedisServer, Server, free_port, program
 from cli.setup import set_up_front
 from clickstream.errors import Refused, Unavailable
-from tests.servers import MariaDb, S3Server
+from tests.servers import KinesisLocal, MariaDb, S3Server
 
-KINDS: list[type[Server]] = [RedisServer, Kinesalite, Localemu, MariaDb, S3Server]
+KINDS: list[type[Server]] = [RedisServer, Kinesalite, Localemu, KinesisLocal, MariaDb, S3Server]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
