@@ -98,6 +98,4 @@ def _regions() -> Any:
     )
     labels = bars.mark_text(align="left", dx=4).encode(text=alt.Text("count:Q", format=","))
     room = bars.transform_calculate(room="datum.count * 1.2").mark_point(opacity=0).encode(x="room:Q", tooltip=[])
-    return alt.layer(bars, labels, room).properties(
-        width="container", height=alt.Step(34), autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
+    return alt.layer(bars, labels, room).properties(width="container", usermeta={"row_height": 34})  # page.js sets it

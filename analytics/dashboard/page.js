@@ -189,16 +189,22 @@ function config() {
   };
 }
 
+/** How high a chart is: of its own height, or so much for each of its rows. */
+function height(id, rows) {
+  const each = charts[id].usermeta?.row_height;
+  return each ? each * Math.max(rows.length, 1) : charts[id].height;
+}
+
 /** Draw a chart, or give the one that is drawn its new rows. */
 async function draw(id, rows, label) {
   byId(id).setAttribute("aria-label", label);
   if (views[id]) {
     const view = await views[id];
-    await view.data("rows", rows).runAsync();
+    await view.height(height(id, rows)).data("rows", rows).runAsync();
     return;
   }
   const params = ["land", "point", "card"].map((name) => ({ name, value: colour(`--${name}`) }));
-  const spec = { ...charts[id], params, config: config(), datasets: { rows, ...(shapes[id] ? { shapes: shapes[id] } : {}) } };
+  const spec = { ...charts[id], height: height(id, rows), params, config: config(), datasets: { rows, ...(shapes[id] ? { shapes: shapes[id] } : {}) } };
   const host = element("div", null); // Vega gives it a role of its own; to a reader the picture is the element around it
   byId(id).replaceChildren(host);
   const how = { actions: false, renderer: "svg", logLevel: 1 }; // errors; no rows, say, is nothing to warn of
