@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from cli.servers import PROJECT, dying_with
-from clickstream.errors import ClickstreamError, Unavailable
+from clickstream.errors import ClickstreamError, Refused, Unavailable
 from clickstream.settings import FILE_VARIABLE, Settings
 from flink_app.state import FLINK_IS_GONE, latest
 
@@ -24,6 +24,15 @@ RESTARTS_IN_VAIN: Final = 5
 
 class JobFailed(ClickstreamError):
     """The job has died of itself: a bug, or something it cannot do without. Carries its Python traceback, if any."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `Refused` for a folder that PyFlink's start script would take for several, and write a log to each."""
+    if len(str(folder.absolute()).split()) > 1:
+        raise Refused(
+            f"--folder {folder}: PyFlink takes no path with a space in it for its workers. Next: choose another folder"
+            f" (the lake may be in one)"
+        )
 
 
 class JobProcess:
@@ -46,6 +55,7 @@ class JobProcess:
         recover: bool = False,
         begin_from: Path | None = None,
     ) -> None:
+        check_folder(folder)
         self._settings = settings
         self._folder = folder.absolute()
         self._arguments = ["--parallelism", str(parallelism), "--checkpoint-seconds", str(checkpoint_seconds)]

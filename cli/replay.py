@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli import screen
-from cli.job import JobProcess
+from cli.job import JobProcess, check_folder
 from cli.servers import RedisServer
 from cli.tally import Tally
 from clickstream.errors import Refused
@@ -50,6 +50,7 @@ class Replay:
     def __call__(self) -> dict[str, Any]:
         """Replay, replace, and return what it came to."""
         began = time.monotonic()
+        check_folder(self.folder)
         records = self._count()
         run = uuid.uuid4().hex[:12]
         lake = Lake(self.lake, self.lake_endpoint)

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from cli import screen
 from cli.audit import Audit, check
 from cli.front import loopback_session, open_front
-from cli.job import JobProcess
+from cli.job import JobProcess, check_folder
 from cli.metrics import Glance
 from cli.servers import Kinesalite, Localemu, RedisServer, is_in_use
 from cli.tally import Tally
@@ -164,6 +164,7 @@ class Run:
         return f"starting the job from {whence}, {owed:,} records are still to come out"
 
     def _check(self) -> None:
+        check_folder(self.folder)
         if (self.fresh or self.begin_from) and not self.follow:
             raise Refused("--fresh and --begin-from go with --follow: without it a run always begins anew")
         if self.follow:

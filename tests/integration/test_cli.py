@@ -50,8 +50,8 @@ def count(lake: Path, table: str, where: str = "true") -> int:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One run with an input of one's own; the tests below look at different sides of it."""
-    folder = tmp_path_factory.mktemp("run") / "100 % mine #1"  # a name that a URI would have to escape
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("run")
+    lake = folder / "100 % mine #1"  # a name that a URI would have to escape
     lines = [
         payload(user_id=str(n % 7), click_id=f"c{n}", event_name="ViewContent", percent_viewed=n) for n in range(101)
     ]
@@ -62,12 +62,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
         "run",
         *("--input", folder / "events.ndjson"),
         *("--users", folder / "users.csv"),
-        *("--lake", folder / "lake"),
+        *("--lake", lake),
         *("--report", folder / "report.json"),
         *("--folder", folder / "data"),
     )
     report = json.loads((folder / "report.json").read_text())
-    return {"folder": folder, "lake": folder / "lake", "report": report, "screen": done.stdout, "lines": len(lines)}
+    return {"folder": folder, "lake": lake, "report": report, "screen": done.stdout, "lines": len(lines)}
 
 
 def test_the_report_adds_up_and_every_line_was_published_as_it_is(ran: Mapping[str, Any]) -> None:
@@ -238,6 +238,7 @@ def test_ctrl_c_at_any_time_leaves_no_process(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["run", "--input", "/no/such/file"], "there is no such file"),
+        (["run", "--folder", "/no/such folder"], "Next: choose another folder"),
         (["run", "--lake", "ftp://host/lake"], "a lake is a folder or an s3:// URI"),
         (["replay", "/no/such/folder"], "there is no Parquet"),
         (["users", "sync", "--redis", "redis://127.0.0.1:1"], "error: "),
