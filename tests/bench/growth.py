@@ -1,0 +1,98 @@
+"""Whether an event costs the same however many came before it, and however many partitions are open."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import altair as alt
+
+from connectors.lake import Lake
+from tests.bench.contender import LAKE, ground
+from tests.bench.job import Options, whole_job
+from tests.bench.measure import KINDS, Cost, Point, between
+from tests.bench.records import Records
+
+VOLUMES = (1, 3, 10, 30)  # million events
+HOURS = (1, 24, 200)  # partitions
+EVENTS = 3_000_000  # of a run with so many partitions
+WINDOW = 1.25  # how much further a run is at the end of a window than at its beginning
+MEGABYTE = 1 << 20
+COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB"]
+
+
+class Written(NamedTuple):
+    """A run, and the files of `enriched` that it has left in each hour."""
+
+    points: Sequence[Point]
+    files: Sequence[int]  # an hour
+    sizes: Sequence[int]  # bytes
+
+
+def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any]], list[Cost]]:
+    """Run the job on so many million events; return a table's rows and what was spent in ever longer windows."""
+    points = run(options, Records(million * 1_000_000, users)).points
+    edges = [0, *(volume for volume in VOLUMES if volume < million), million]
+    rows = []
+    for low, high in pairwise(edges):
+        inside = [point for point in points if low * 1e6 <= point.processed <= high * 1e6]
+        if len(inside) > 1:
+            rows.append(row(f"{low} to {high} million events", between(inside)))
+    return rows, windows(points)
+
+
+def of_partitions(options: Options, users: int, events: int = EVENTS) -> list[list[Any]]:
+    """Run the job on records that arrive within an hour, and within many, each of which is a partition."""
+    rows = []
+    for hours in HOURS:
+        written = run(options, Records(events, users, hours))
+        size = sum(written.sizes) / len(written.sizes) / MEGABYTE
+        name = f"{hours} partitions, each of {max(written.files)} files at most, on average {size:,.1f} MB"
+        rows.append(row(name, between(written.points)))
+    return rows
+
+
+def run(options: Options, records: Records) -> Written:
+    """Run the job."""
+    with ground(records.make()) as (folder, redis):
+        points = whole_job(options).run(records, folder, redis)
+        files = Lake(str(folder / LAKE)).files("enriched")
+    by_hour = Counter(file.partition for file in files)
+    return Written(points, list(by_hour.values()), [file.size for file in files])
+
+
+def row(name: str, cost: Cost) -> list[Any]:
+    """Lay out what a stretch of a run has cost."""
+    micros = [f"{cost.micros(*kinds):.1f}" for kinds in ((), *((kind,) for kind in KINDS))]
+    return [name, cost.events, int(cost.rate), *micros, int(cost.memory / MEGABYTE)]
+
+
+def windows(points: Sequence[Point]) -> list[Cost]:
+    """Part a run into windows at whose ends it is a quarter further than at their beginnings."""
+    edges = [points[0]]
+    for point in points[1:]:
+        if point.processed >= WINDOW * edges[-1].processed:
+            edges.append(point)
+    return [between(pair) for pair in pairwise(edges)]
+
+
+def plot(costs: Sequence[Cost]) -> alt.Chart:
+    """Draw the CPU time of an event against how many came before it."""
+    so_far, values = 0, []
+    for cost in costs:
+        so_far += cost.events
+        values += [
+            {"events": so_far, "micros": cost.micros(kind), "where": title}
+            for kind, title in (("jvm", "JVM"), ("python", "Python"), ("redis", "Redis"))
+        ]
+    return (
+        alt.Chart(alt.Data(values=values), width=640, height=280)
+        .mark_area(line=True, opacity=0.7)
+        .encode(
+            x=alt.X(
+                "events:Q", title="events so far", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")
+            ),
+            y=alt.Y("micros:Q", title="CPU µs an event", stack=True),
+            color=alt.Color("where:N", title=None),
+        )
+    )

@@ -1,0 +1,82 @@
+"""The stages of the batch function, one after the other in one process."""
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cli.servers import RedisServer
+from clickstream.batch import outcome, read
+from clickstream.schema import ENRICHED, RAW, REJECTED
+from flink_app.wiring import process
+from tests.bench.job import Options
+from tests.bench.measure import Cost, cpu_of
+from tests.bench.records import Records
+
+BATCHES = 60  # the caches are cold in the first half of them, and warm in the second
+
+
+class Watch:
+    """Adds up what each stage costs, in this process and in Redis."""
+
+    def __init__(self, redis: int) -> None:
+        self._redis = redis
+        self._spent: dict[str, Counter[str]] = {}
+
+    @contextmanager
+    def on(self, stage: str, events: int) -> Iterator[None]:
+        """Charge what is done meanwhile to a stage."""
+        wall, ours, theirs = time.perf_counter(), time.process_time(), cpu_of(self._redis)
+        yield
+        spent = self._spent.setdefault(stage, Counter())
+        spent["events"] += events
+        spent["wall"] += time.perf_counter() - wall  # type: ignore[assignment]
+        spent["python"] += time.process_time() - ours  # type: ignore[assignment]
+        spent["redis"] += cpu_of(self._redis) - theirs  # type: ignore[assignment]
+
+    def costs(self) -> Mapping[str, Cost]:
+        """Return what each stage has cost."""
+        return {stage: Cost(spent["events"], spent["wall"], spent) for stage, spent in self._spent.items()}
+
+
+def stages(records: Records, options: Options) -> Mapping[str, Cost]:
+    """Run the job's function stage by stage, on batches of the job's size."""
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
+        records.load_names(redis.url)
+        settings = options.settings(Path(folder), redis.url)
+        look_up, keep_access = process(settings).steps
+        watch = Watch(redis.pid)
+        batches = list(itertools.islice(records.batches(settings.job.batch_size), BATCHES))
+        for number, arrived in enumerate(batches):
+            caches = "cold" if number < len(batches) // 2 else "warm"
+            count = len(arrived.payloads)
+            with watch.on("decode", count):
+                batch, rejected = read(arrived)
+            with watch.on(f"look-ups, {caches}", count):
+                batch = look_up(batch)
+            with watch.on("last access", count):
+                batch = keep_access(batch)
+            with watch.on("layout", count):
+                columns = outcome(arrived, batch, rejected, archive=options.archive)
+            with watch.on("Parquet", count):
+                _write(pa.table(columns), archive=options.archive)
+    return {f"{stage}, alone in one process": cost for stage, cost in watch.costs().items()}
+
+
+def _write(rows: pa.Table, *, archive: bool) -> None:
+    """Write the tables as files, into memory."""
+    is_event = pc.is_null(rows["reason"])
+    tables = {
+        ENRICHED: rows.filter(is_event),
+        REJECTED: rows.filter(pc.invert(is_event)),
+        **({RAW: rows} if archive else {}),
+    }
+    for schema, some in tables.items():
+        pq.write_table(some.select(schema.names), pa.BufferOutputStream(), use_dictionary=schema is ENRICHED)
