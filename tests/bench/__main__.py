@@ -108,14 +108,16 @@ def row(name: str, costs: Sequence[Cost]) -> list[Any]:
 
 def explain(options: Options, given: argparse.Namespace) -> None:
     """Say what the columns and rows are, and who does less."""
+    archive, seconds = " and raw" if options.archive else "", options.checkpoint_seconds
+    repeat, users = given.repeat, f"{given.users:,}"
     screen.out.print(
         f"""
-Median of {given.repeat}, run in turn (least–most), {given.users:,} shoppers, 1 % malformed. Events are those between two points of
-one run, so that starting is not in it. "A core": events for each second of CPU of all processes. Peak: resident memory
-of all processes but Redis.
+Median of {repeat}, run in turn (least–most). {users} shoppers, 1 % malformed. Events are those between two
+points of one run, so that starting is not in it. "A core": events for each second of CPU of all processes. Peak:
+resident memory of all processes but Redis.
 
-Whole job: raw Parquet to enriched, rejected{" and raw" if options.archive else ""}, look-ups and last access in Redis, exactly once, a
-checkpoint each {options.checkpoint_seconds:g} s; a replay sends no offers. Stages: the parts of its function, on batches of its size.
+Whole job: raw Parquet to enriched, rejected{archive}, look-ups and last access in Redis, exactly once,
+a checkpoint each {seconds:g} s; a replay sends no offers. Stages: parts of its function, on batches of its size.
 Polars, bytewax and the loop have the same input and output, and were checked for it. None of them commits before its
 end, goes on after a crash, or bounds its memory; polars reads in bulk only what is spelled as the generator does.
 Flink SQL reads lines of JSON without the malformed ones, looks nothing up, and writes neither origin, rejected, raw nor
