@@ -21,6 +21,13 @@ MEGABYTE = 1 << 20
 COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB"]
 
 
+class Window(NamedTuple):
+    """A part of a run: how many events there were at its end, and what those in it have cost."""
+
+    so_far: int
+    cost: Cost
+
+
 class Written(NamedTuple):
     """A run, and the files of `enriched` that it has left in each hour."""
 
@@ -29,7 +36,7 @@ class Written(NamedTuple):
     sizes: Sequence[int]  # bytes
 
 
-def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any]], list[Cost]]:
+def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any]], list[Window]]:
     """Run the job on so many million events; return a table's rows and what was spent in ever longer windows."""
     points = run(options, Records(million * 1_000_000, users)).points
     edges = [0, *(volume for volume in VOLUMES if volume < million), million]
@@ -67,24 +74,22 @@ def row(name: str, cost: Cost) -> list[Any]:
     return [name, cost.events, int(cost.rate), *micros, int(cost.memory / MEGABYTE)]
 
 
-def windows(points: Sequence[Point]) -> list[Cost]:
+def windows(points: Sequence[Point]) -> list[Window]:
     """Part a run into windows at whose ends it is a quarter further than at their beginnings."""
     edges = [points[0]]
     for point in points[1:]:
         if point.processed >= WINDOW * edges[-1].processed:
             edges.append(point)
-    return [between(pair) for pair in pairwise(edges)]
+    return [Window(pair[1].processed, between(pair)) for pair in pairwise(edges)]
 
 
-def plot(costs: Sequence[Cost]) -> alt.Chart:
+def plot(costs: Sequence[Window]) -> alt.Chart:
     """Draw the CPU time of an event against how many came before it."""
-    so_far, values = 0, []
-    for cost in costs:
-        so_far += cost.events
-        values += [
-            {"events": so_far, "micros": cost.micros(kind), "where": title}
-            for kind, title in (("jvm", "JVM"), ("python", "Python"), ("redis", "Redis"))
-        ]
+    values = [
+        {"events": so_far, "micros": cost.micros(kind), "where": title}
+        for so_far, cost in costs
+        for kind, title in (("jvm", "JVM"), ("python", "Python"), ("redis", "Redis"))
+    ]
     return (
         alt.Chart(alt.Data(values=values), width=640, height=280)
         .mark_area(line=True, opacity=0.7)

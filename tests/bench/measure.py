@@ -46,7 +46,7 @@ class Cost(NamedTuple):
     @property
     def per_core(self) -> float:
         """Events for each second of a core."""
-        return self.events / sum(self.cpu.values())
+        return 1e6 / self.micros()
 
     def micros(self, *kinds: str) -> float:
         """Microseconds of CPU an event, which are seconds a million events, of all kinds if none is named."""

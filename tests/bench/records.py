@@ -2,8 +2,9 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from connectors.redis_door import RedisDoor
 from generator.malformed import mixed
 from generator.shoppers import Shoppers
 
+SEED = 1
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SMALLEST_FILE, LARGEST_FILE = 500, 100_000  # records
 SHARDS = 4
@@ -79,9 +81,9 @@ class Records(NamedTuple):
                 origin = {column.name: batch.column(column.name) for column in ORIGIN}
                 yield Arrived(batch.column("payload").to_pylist(), origin)
 
-    def names(self) -> dict[str, str]:
+    def names(self) -> Mapping[str, str]:
         """The names of those users who have signed up."""
-        return {one.customer_id: one.name for one in self._shoppers().customers()}
+        return _names(self.users)
 
     def load_names(self, redis_url: str) -> None:
         """Put the names where the look-ups find them."""
@@ -94,10 +96,10 @@ class Records(NamedTuple):
         return min(max(self.events // 10, SMALLEST_FILE), LARGEST_FILE)
 
     def _shoppers(self) -> Shoppers:
-        return Shoppers(1, users=self.users, start=START, per_second=self.events / (self.hours * 3600))
+        return Shoppers(SEED, users=self.users, start=START, per_second=self.events / (self.hours * 3600))
 
     def _payloads(self) -> Iterator[list[bytes]]:
-        made = itertools.islice(mixed(self._shoppers().records(), self.malformed, random.Random(1)), self.events)
+        made = itertools.islice(mixed(self._shoppers().records(), self.malformed, random.Random(SEED)), self.events)
         while payloads := [record.payload for record in itertools.islice(made, self._rows_a_file)]:
             yield payloads
 
@@ -111,3 +113,8 @@ class Records(NamedTuple):
             pa.array([f"4959033827149{number:043}" for number in numbers.tolist()]),
         ]
         return pa.table(columns, schema=RAW)
+
+
+@lru_cache
+def _names(users: int) -> Mapping[str, str]:
+    return {one.customer_id: one.name for one in Shoppers(SEED, users=users).customers()}

@@ -3,7 +3,6 @@
 import itertools
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +16,12 @@ from clickstream.batch import outcome, read
 from clickstream.schema import ENRICHED, RAW, REJECTED
 from flink_app.wiring import process
 from tests.bench.job import Options
-from tests.bench.measure import Cost, cpu_of
+from tests.bench.measure import KINDS, Cost, cpu_of
 from tests.bench.records import Records
 
 BATCHES = 60  # the caches are cold in the first half of them, and warm in the second
+COLD, WARM = "look-ups, cold", "look-ups, warm"
+STAGES = ("decode", COLD, WARM, "last access", "layout", "Parquet")
 
 
 class Watch:
@@ -28,22 +29,21 @@ class Watch:
 
     def __init__(self, redis: int) -> None:
         self._redis = redis
-        self._spent: dict[str, Counter[str]] = {}
+        self._costs = {stage: Cost(0, 0.0, dict.fromkeys(KINDS, 0.0)) for stage in STAGES}
 
     @contextmanager
     def on(self, stage: str, events: int) -> Iterator[None]:
         """Charge what is done meanwhile to a stage."""
-        wall, ours, theirs = time.perf_counter(), time.process_time(), cpu_of(self._redis)
+        at, ours, theirs = time.perf_counter(), time.process_time(), cpu_of(self._redis)
         yield
-        spent = self._spent.setdefault(stage, Counter())
-        spent["events"] += events
-        spent["wall"] += time.perf_counter() - wall  # type: ignore[assignment]
-        spent["python"] += time.process_time() - ours  # type: ignore[assignment]
-        spent["redis"] += cpu_of(self._redis) - theirs  # type: ignore[assignment]
+        spent = {"jvm": 0.0, "python": time.process_time() - ours, "redis": cpu_of(self._redis) - theirs}
+        so_far = self._costs[stage]
+        cpu = {kind: so_far.cpu[kind] + spent[kind] for kind in KINDS}
+        self._costs[stage] = Cost(so_far.events + events, so_far.seconds + time.perf_counter() - at, cpu)
 
     def costs(self) -> Mapping[str, Cost]:
         """Return what each stage has cost."""
-        return {stage: Cost(spent["events"], spent["wall"], spent) for stage, spent in self._spent.items()}
+        return {stage: cost for stage, cost in self._costs.items() if cost.events}
 
 
 def stages(records: Records, options: Options) -> Mapping[str, Cost]:
@@ -55,11 +55,10 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
         watch = Watch(redis.pid)
         batches = list(itertools.islice(records.batches(settings.job.batch_size), BATCHES))
         for number, arrived in enumerate(batches):
-            caches = "cold" if number < len(batches) // 2 else "warm"
             count = len(arrived.payloads)
             with watch.on("decode", count):
                 batch, rejected = read(arrived)
-            with watch.on(f"look-ups, {caches}", count):
+            with watch.on(COLD if number < len(batches) // 2 else WARM, count):
                 batch = look_up(batch)
             with watch.on("last access", count):
                 batch = keep_access(batch)
@@ -67,7 +66,7 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
                 columns = outcome(arrived, batch, rejected, archive=options.archive)
             with watch.on("Parquet", count):
                 _write(pa.table(columns), archive=options.archive)
-    return {f"{stage}, alone in one process": cost for stage, cost in watch.costs().items()}
+    return {f"{stage}, in one process": cost for stage, cost in watch.costs().items()}
 
 
 def _write(rows: pa.Table, *, archive: bool) -> None:

@@ -60,9 +60,16 @@ def test_a_run_is_looked_at_whenever_it_has_come_further_and_when_it_has_ended()
 def test_windows_grow_with_the_run() -> None:
     points = [point(number * 10, at=number) for number in range(1, 11)]
 
-    costs = windows(points)
+    parts = windows(points)
 
-    assert [cost.events for cost in costs] == [10, 10, 10, 10, 20, 20]
+    assert [(one.so_far, one.cost.events) for one in parts] == [
+        (20, 10),
+        (30, 10),
+        (40, 10),
+        (50, 10),
+        (70, 20),
+        (90, 20),
+    ]
 
 
 def test_rows_are_equal_in_any_order_and_in_any_spelling_of_a_moment() -> None:
