@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.bench.contender import Contender
 from tests.bench.java import json_to_parquet, replay
 from tests.bench.job import Options, whole_job
 from tests.bench.kpu import BUSY, kpu
-from tests.bench.measure import KINDS, Cost, in_turn, machine, median
+from tests.bench.measure import KINDS, Cost, Memory, in_turn, machine, median, megabytes
 from tests.bench.python_peers import python_peer
 from tests.bench.records import Records
 from tests.bench.stages import stages
@@ -24,9 +25,8 @@ Measured = Mapping[str, Cost]
 PARTS = ("job", "replay", "stages", "polars", "bytewax", "java", "loop", "latency")
 CHECKED = Records(5_000, users=200, malformed=0.1)
 MOST_OF_A_LOOP = 60_000  # events a process: half a minute
-MEGABYTE = 1 << 20
 PACKAGES = ("apache-flink", "pyarrow", "msgspec")
-COSTS = ["events", "events/s", "a core", "CPU s/million", "JVM", "Python", "Redis", "peak MB"]
+COSTS = ["events", "events/s", "a core", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def contenders(options: Options, given: argparse.Namespace) -> dict[str, Contend
 def row(name: str, costs: Sequence[Cost]) -> list[Any]:
     """Lay out the runs of one contender: medians, and how far they are apart."""
     micros = [median([cost.micros(kind) for cost in costs], ".1f", spread=False) for kind in KINDS]
-    memory = max(cost.memory for cost in costs) // MEGABYTE
+    memory = reduce(Memory.or_more, (cost.memory for cost in costs))
     return [
         name,
         costs[0].events
@@ -102,7 +102,7 @@ def row(name: str, costs: Sequence[Cost]) -> list[Any]:
         median([cost.per_core for cost in costs], spread=False),
         median([cost.micros() for cost in costs], ".1f"),
         *micros,
-        memory or "",
+        *(megabytes(memory) if memory.total else ["", ""]),
     ]
 
 
@@ -114,7 +114,7 @@ def explain(options: Options, given: argparse.Namespace) -> None:
         f"""
 Median of {repeat}, run in turn (least–most). {users} shoppers, 1 % malformed. Events are those between two
 points of one run, so that starting is not in it. "A core": events for each second of CPU of all processes. Peak:
-resident memory of all processes but Redis.
+resident memory of all processes but Redis, and of the largest Python process ("a worker").
 
 Whole job: raw Parquet to enriched, rejected{archive}, look-ups and last access in Redis, exactly once,
 a checkpoint each {seconds:g} s; a replay sends no offers. Stages: parts of its function, on batches of its size.

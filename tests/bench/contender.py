@@ -53,9 +53,16 @@ class Contender:
             records = records._replace(events=min(records.events, self.most)).make()
         with ground(records) as (folder, redis):
             points = self.run(records, folder, redis)
-        if len(points) < 2:
-            raise Refused(f"{self.name}: {records.events:,} events are too few to see it in its stride: --events more")
+        need_points(points, records)
         return between(points)
+
+
+def need_points(points: Sequence[Point], records: Records) -> None:
+    """Raise `Refused` unless there are two points, between which something can be measured."""
+    if len(points) < 2:
+        raise Refused(
+            f"{records.events:,} events are over before two commits can be seen. Next: more of them, --events"
+        )
 
 
 @contextmanager

@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from connectors.lake import Lake
-from tests.bench.contender import LAKE, ground
+from tests.bench.contender import LAKE, ground, need_points
 from tests.bench.job import Options, whole_job
-from tests.bench.measure import KINDS, Cost, Point, between
+from tests.bench.measure import KINDS, MEGABYTE, Cost, Point, between, megabytes
 from tests.bench.records import Records
 
 VOLUMES = (1, 3, 10, 30)  # million events
 HOURS = (1, 24, 200)  # partitions
 EVENTS = 3_000_000  # of a run with so many partitions
 WINDOW = 1.25  # how much further a run is at the end of a window than at its beginning
-MEGABYTE = 1 << 20
-COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB"]
+COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]
 
 
 class Window(NamedTuple):
@@ -64,6 +63,7 @@ def run(options: Options, records: Records) -> Written:
     with ground(records.make()) as (folder, redis):
         points = whole_job(options).run(records, folder, redis)
         files = Lake(str(folder / LAKE)).files("enriched")
+    need_points(points, records)
     by_hour = Counter(file.partition for file in files)
     return Written(points, list(by_hour.values()), [file.size for file in files])
 
@@ -71,7 +71,7 @@ def run(options: Options, records: Records) -> Written:
 def row(name: str, cost: Cost) -> list[Any]:
     """Lay out what a stretch of a run has cost."""
     micros = [f"{cost.micros(*kinds):.1f}" for kinds in ((), *((kind,) for kind in KINDS))]
-    return [name, cost.events, int(cost.rate), *micros, int(cost.memory / MEGABYTE)]
+    return [name, cost.events, int(cost.rate), *micros, *megabytes(cost.memory)]
 
 
 def windows(points: Sequence[Point]) -> list[Window]:

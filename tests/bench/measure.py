@@ -8,17 +8,30 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 KINDS = ("jvm", "python", "redis")
 TICKS = os.sysconf("SC_CLK_TCK")
+MEGABYTE = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SECONDS_BETWEEN = 0.1  # two looks
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class Memory(NamedTuple):
+    """Resident bytes of all processes but Redis, and of the largest that runs Python."""
+
+    total: int = 0
+    python: int = 0
+
+    def or_more(self, other: "Memory") -> "Memory":
+        """Return the most there was of each."""
+        return Memory(max(self.total, other.total), max(self.python, other.python))
 
 
 class Point(NamedTuple):
@@ -27,7 +40,7 @@ class Point(NamedTuple):
     at: float  # seconds
     processed: int
     cpu: Mapping[str, float]  # seconds so far, by kind of process
-    memory: int  # bytes resident, of all processes but Redis
+    memory: Memory  # the most so far
 
 
 class Cost(NamedTuple):
@@ -36,7 +49,7 @@ class Cost(NamedTuple):
     events: int
     seconds: float
     cpu: Mapping[str, float]  # seconds, by kind of process
-    memory: int = 0  # bytes, the most there was at a time
+    memory: Memory = Memory()  # the most there was at a time
 
     @property
     def rate(self) -> float:
@@ -57,7 +70,7 @@ def between(points: Sequence[Point], first: int = 0, last: int = -1) -> Cost:
     """Return what lies between two points of a run."""
     a, b = points[first], points[last]
     cpu = {kind: b.cpu[kind] - a.cpu[kind] for kind in KINDS}
-    return Cost(b.processed - a.processed, b.at - a.at, cpu, max(point.memory for point in points))
+    return Cost(b.processed - a.processed, b.at - a.at, cpu, reduce(Memory.or_more, (point.memory for point in points)))
 
 
 def watch(
@@ -67,13 +80,13 @@ def watch(
 
     `sessions` are those of its processes; `processed` says how far it is, negative while it is not ready to begin.
     """
-    before, memory = -1, 0
+    before, memory = -1, Memory()
     going = True
     while going:
         going = running()
         count = processed()
         cpu, resident = usage(sessions, redis)
-        memory = max(memory, resident)
+        memory = memory.or_more(resident)
         if count > before or (count >= 0 and not going):
             before = count
             yield Point(time.monotonic(), count, cpu, memory)
@@ -81,16 +94,17 @@ def watch(
             time.sleep(SECONDS_BETWEEN)
 
 
-def usage(sessions: Collection[int], redis: int) -> tuple[Mapping[str, float], int]:
-    """Sum up what the processes of some sessions, and Redis, have used so far in seconds, and the bytes they have."""
+def usage(sessions: Collection[int], redis: int) -> tuple[Mapping[str, float], Memory]:
+    """Sum up what the processes of some sessions, and Redis, have used so far in seconds, and the memory they have."""
     used: dict[str, float] = defaultdict(float, redis=cpu_of(redis))
-    memory = 0
+    memory = Memory()
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and os.getsid(int(entry.name)) in sessions:
                 kind = "jvm" if (entry / "comm").read_text() == "java\n" else "python"
                 used[kind] += cpu_of(int(entry.name))
-                memory += int((entry / "statm").read_text().split()[1]) * PAGE
+                resident = int((entry / "statm").read_text().split()[1]) * PAGE
+                memory = Memory(memory.total + resident, max(memory.python, resident if kind == "python" else 0))
     return used, memory
 
 
@@ -114,6 +128,11 @@ def median(values: Sequence[float], form: str = ",.0f", *, spread: bool = True) 
     """Write the median, and how far the values are apart if there are several."""
     middle = format(statistics.median(values), form)
     return f"{middle} ({min(values):{form}}–{max(values):{form}})" if spread and len(values) > 1 else middle
+
+
+def megabytes(memory: Memory) -> list[int]:
+    """Lay out memory as two cells of a table."""
+    return [round(memory.total / MEGABYTE), round(memory.python / MEGABYTE)]
 
 
 def machine(*packages: str) -> str:

@@ -9,19 +9,23 @@ from tests.bench.equal import unlike
 from tests.bench.growth import windows
 from tests.bench.job import between_commits
 from tests.bench.kpu import BUSY, kpu
-from tests.bench.measure import Cost, Point, between, in_turn, median, watch
+from tests.bench.measure import Cost, Memory, Point, between, in_turn, median, watch
 
 
-def point(processed: int, *, at: float = 0, jvm: float = 0, python: float = 0, redis: float = 0, mb: int = 0) -> Point:
-    return Point(at, processed, {"jvm": jvm, "python": python, "redis": redis}, mb)
+def point(processed: int, at: float = 0, memory: Memory = Memory(), **cpu: float) -> Point:  # noqa: B008  # immutable
+    return Point(at, processed, {"jvm": 0.0, "python": 0.0, "redis": 0.0, **cpu}, memory)
 
 
 def test_a_cost_is_what_lies_between_two_points_and_not_what_came_before() -> None:
-    points = [point(100, at=50, jvm=40, python=7, mb=3), point(150, at=51, mb=9), point(300, at=52, jvm=41, python=7.5)]
+    points = [
+        point(100, at=50, jvm=40, python=7, memory=Memory(3, 2)),
+        point(150, at=51, memory=Memory(9, 1)),
+        point(300, at=52, jvm=41, python=7.5),
+    ]
 
     cost = between(points)
 
-    assert (cost.events, cost.rate, cost.memory) == (200, 100, 9)
+    assert (cost.events, cost.rate, cost.memory) == (200, 100, Memory(9, 2))
     assert cost.micros("jvm") == pytest.approx(1 / 200 * 1e6)
     assert cost.micros() == pytest.approx(1.5 / 200 * 1e6)
     assert cost.per_core == pytest.approx(200 / 1.5)

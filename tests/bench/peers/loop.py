@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import msgspec
+import redis
 
 from clickstream.decode import Rejected, decode_slowly, is_ip, is_utc
 from clickstream.event import Event
@@ -24,7 +25,7 @@ def main() -> None:
     """Process the share of one process."""
     given = Given.read()
     door, geo, tables = given.door(), given.geo(), Tables(given)
-    client: Any = door._client
+    client: Any = redis.Redis.from_url(given.redis)
 
     def place_of(address: str) -> Place | None:
         public = public_address(address)
