@@ -1,6 +1,7 @@
 """How fast the whole job is, its stages, and other ways to do the same: one table."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import screen
+from clickstream.errors import ClickstreamError
 from clickstream.settings import Job
 from deploy.cost import read_prices
 from tests.bench import growth
@@ -44,10 +46,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw what --growth finds into this file, .svg or .png")
     given = parser.parse_args()
     options = Options(given.parallelism, archive=not given.no_archive, dedup=given.dedup)
-    if given.growth:
-        show_growth(options, given)
-    else:
-        compare(options, given)
+    try:
+        (show_growth if given.growth else compare)(options, given)
+    except ClickstreamError as error:
+        sys.exit(str(error))
 
 
 def compare(options: Options, given: argparse.Namespace) -> None:
@@ -62,13 +64,17 @@ def compare(options: Options, given: argparse.Namespace) -> None:
         runs["stages"] = lambda: stages(records, options)
     in_order = [part for part in PARTS if part in runs]
     results = dict(zip(in_order, in_turn(in_order, given.repeat, lambda part: _run(runs[part], part)), strict=True))
-    rows = [row(name, [one[name] for one in some]) for some in results.values() for name in some[0]]
+    rows = [
+        row(name, [one[name] for one in some if name in one])
+        for some in results.values()
+        for name in dict.fromkeys(name for one in some for name in one)
+    ]
     if rows:
         columns = ["", *COSTS]
         screen.table(machine(*PACKAGES), columns, rows, right=tuple(range(1, len(columns))))
         explain(options, given)
-    if "job" in results:
-        show_kpu([cost for one in results["job"] for cost in one.values()])
+    if jobs := [cost for one in results.get("job", []) for cost in one.values()]:
+        show_kpu(jobs)
     if "latency" in given.only and find_spec("tests.bench.latency"):
         show_latency()
 
@@ -166,8 +172,13 @@ def _measuring(contender: Contender, records: Records) -> Callable[[], Measured]
 
 
 def _run(run: Callable[[], Measured], part: str) -> Measured:
+    """Measure one part; what cannot be measured is left out, and said, rather than all the others lost."""
     screen.step(part)
-    return run()
+    try:
+        return run()
+    except ClickstreamError as error:
+        screen.err.print(f"{part}: {error}", markup=False)
+        return {}
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from clickstream.errors import Refused
 from tests.bench.contender import LAKE, Contender, Program
 from tests.bench.equal import differences
 from tests.bench.measure import Point, watch
+from tests.bench.peers.given import DONE
 from tests.bench.records import Records
 
 PYTHON = PROJECT / ".venv-peers" / "bin" / "python"
-DONE = "done"
 
 
 def python_peer(name: str, module: str, processes: int, *, most: int | None = None) -> Contender:
