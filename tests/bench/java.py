@@ -25,6 +25,10 @@ from tests.bench.measure import Point, watch
 from tests.bench.records import Records
 
 READ = 10_000_000  # records, at least
+PARQUET = (
+    "'format' = 'parquet', 'parquet.compression' = 'SNAPPY', 'parquet.utc-timezone' = 'true',"
+    " 'parquet.write.int64.timestamp' = 'true', 'parquet.timestamp.time.unit' = 'micros'"
+)
 JSON = "'format' = 'json', 'json.timestamp-format.standard' = 'SQL'"
 
 
@@ -127,10 +131,11 @@ def _replay(settings: Settings) -> list[str]:
 
 def _json(settings: Settings) -> list[str]:
     columns = flink_columns(pa.schema(EVENT)).replace("TIMESTAMP_LTZ(6)", "TIMESTAMP(6)")
-    parquet = tables.lake("enriched", settings).partition("WITH")[2]
+    files = f"'connector' = 'filesystem', 'path' = '{settings.source.replay}'"
+    lake = f"'connector' = 'filesystem', 'path' = '{settings.lake.root}/enriched'"
     return [
-        f"CREATE TABLE line ({columns}) WITH ('connector' = 'filesystem', 'path' = '{settings.source.replay}', {JSON})",
-        f"CREATE TABLE enriched ({columns}) WITH {parquet}",
+        f"CREATE TABLE line ({columns}) WITH ({files}, {JSON})",
+        f"CREATE TABLE enriched ({columns}) WITH ({lake}, {PARQUET})",
         "INSERT INTO enriched SELECT * FROM line",
     ]
 
