@@ -89,7 +89,7 @@ def contenders(options: Options, given: argparse.Namespace) -> dict[str, Contend
         "bytewax": python_peer(f"bytewax, {slots} processes", "bytewax_flow", slots),
         "java": json_to_parquet(slots),
         "loop": python_peer(
-            f"plain loop, {given.loops} process", "loop", given.loops, most=MOST_OF_A_LOOP * given.loops
+            f"plain loop, {given.loops} at a time", "loop", given.loops, most=MOST_OF_A_LOOP * given.loops
         ),
     }
     return {part: one for part, one in everyone.items() if part in given.only}

@@ -106,6 +106,12 @@ class Program:
         """Its process id, which is its session's too."""
         return self._process.pid
 
+    def go(self) -> None:
+        """Have a program begin that waits for a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+
     @property
     def running(self) -> bool:
         """Whether it has not ended yet; `Refused` if it has failed."""

@@ -40,7 +40,13 @@ def python_peer(name: str, module: str, processes: int, *, most: int | None = No
             def running() -> bool:
                 return all(program.running for program in programs) and not all(DONE in lines for lines in said())
 
-            return list(watch([program.pid for program in programs], redis.pid, processed, running))
+            points: list[Point] = []
+            for point in watch([program.pid for program in programs], redis.pid, processed, running):
+                points.append(point)
+                if len(points) == 1:
+                    for program in programs:
+                        program.go()
+            return points
 
     return Contender(name, run, differences, most)
 

@@ -16,7 +16,7 @@ from bytewax.run import cli_main
 from clickstream.decode import Rejected, decode
 from clickstream.place import Place, public_address
 from enrichment.steps import Access
-from tests.bench.peers.given import Enriched, Given, Record, Rejection, Tables, access, end, records, say
+from tests.bench.peers.given import Enriched, Given, Record, Rejection, Tables, access, end, ready, records, say
 
 BATCH = 10_000
 
@@ -125,7 +125,7 @@ def main() -> None:
     read = op.flat_map_batch("decode", arrived, decoded)
     enriched = op.flat_map_batch("place and name, last access", read, Enrich(given))
     op.output("lake", enriched, lake)
-    say(0)
+    ready()
     cli_main(flow)
     end()
 

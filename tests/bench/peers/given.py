@@ -96,8 +96,14 @@ class Given:
         return Mmdb(self.mmdb)
 
 
+def ready() -> None:
+    """Say that all is ready, and wait until the others are."""
+    say(0)
+    sys.stdin.readline()
+
+
 def say(processed: int) -> None:
-    """Say how many records are done; 0 when all is ready to begin."""
+    """Say how many records are done."""
     print(processed, flush=True)
 
 

@@ -13,7 +13,7 @@ import redis
 from clickstream.decode import Rejected, decode_slowly, is_ip, is_utc
 from clickstream.event import Event
 from clickstream.place import Place, public_address
-from tests.bench.peers.given import Enriched, Given, Rejection, Tables, access, end, records, say
+from tests.bench.peers.given import Enriched, Given, Rejection, Tables, access, end, ready, records, say
 
 BATCH = 10
 SAID_EVERY = 1000  # records
@@ -42,9 +42,9 @@ def main() -> None:
         name = client.hget(f"user:{user_id}", "name")
         return name and name.decode()
 
-    done = 0
     client.ping()
-    say(done)
+    ready()
+    done = 0
     for file in given.files:
         for batch in records(file, BATCH):
             enriched, rejected = [], []

@@ -22,7 +22,7 @@ from clickstream.schema import ENRICHED, EVENT, REASON, REJECTED
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
 from enrichment.steps import MAX_CLOCK_LEAD
-from tests.bench.peers.given import Given, end, partition, say
+from tests.bench.peers.given import Given, end, partition, ready, say
 
 A_TRIP = 10_000  # keys
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def main() -> None:
     given = Given.read()
     door, geo = given.door(), given.geo()
     door.check()
-    say(0)
+    ready()
     raw = pl.from_arrow(pa.concat_tables([pq.ParquetFile(file).read() for file in given.files]))
     assert isinstance(raw, pl.DataFrame)
     events, rejected = read(raw)
