@@ -1,7 +1,9 @@
 """How fast the whole job is, its stages, and other ways to do the same: one table."""
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib.util import find_spec
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import screen
+from cli.servers import RedisServer
 from clickstream.errors import ClickstreamError
 from clickstream.settings import Job
 from deploy.cost import read_prices
@@ -18,7 +21,7 @@ from tests.bench.java import json_to_parquet, replay
 from tests.bench.job import Options, whole_job
 from tests.bench.kpu import BUSY, kpu
 from tests.bench.measure import KINDS, Cost, Memory, in_turn, machine, median, megabytes
-from tests.bench.python_peers import python_peer
+from tests.bench.python_peers import python_peer, versions
 from tests.bench.records import Records
 from tests.bench.stages import stages
 
@@ -71,7 +74,7 @@ def compare(options: Options, given: argparse.Namespace) -> None:
     ]
     if rows:
         columns = ["", *COSTS]
-        screen.table(machine(*PACKAGES), columns, rows, right=tuple(range(1, len(columns))))
+        screen.table(title(), columns, rows, right=tuple(range(1, len(columns))))
         explain(options, given)
     if jobs := [cost for one in results.get("job", []) for cost in one.values()]:
         show_kpu(jobs)
@@ -110,6 +113,15 @@ def row(name: str, costs: Sequence[Cost]) -> list[Any]:
         *micros,
         *(megabytes(memory) if memory.total else ["", ""]),
     ]
+
+
+def title() -> str:
+    """Say what was measured on, and with which versions of what takes part."""
+    java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server, server.client() as client:
+        redis: Any = client.info("server")
+    others = [f"Java {java.split(chr(34))[1]}", f"Redis {redis['redis_version']}", *versions("bytewax", "polars")]
+    return ", ".join([machine(*PACKAGES), *others])
 
 
 def explain(options: Options, given: argparse.Namespace) -> None:
@@ -162,7 +174,7 @@ def show_growth(options: Options, given: argparse.Namespace) -> None:
     rows, windows = growth.of_volume(options, given.users, given.growth)
     rows += growth.of_partitions(options, given.users, min(given.events, given.growth * 1_000_000))
     columns = ["", *growth.COLUMNS]
-    screen.table(machine(*PACKAGES), columns, rows, right=tuple(range(1, len(columns))))
+    screen.table(title(), columns, rows, right=tuple(range(1, len(columns))))
     if given.plot:
         growth.plot(windows).save(given.plot)
 

@@ -81,6 +81,7 @@ class Program:
     """A program in a session of its own: all that it has started ends with it, and with the `with` block."""
 
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
+        self._command = command
         self.log = log
         with log.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -118,7 +119,7 @@ class Program:
         code = self._process.poll()
         if code:
             words = (self._errors.read_text(errors="replace") or self.log.read_text(errors="replace")).strip()
-            raise Refused(f"{' '.join(map(str, self._process.args[:3]))} … has failed:\n{words[-2000:]}")
+            raise Refused(f"{' '.join(map(str, self._command[:3]))} … has failed:\n{words[-2000:]}")
         return code is None
 
     @property

@@ -90,7 +90,7 @@ def plot(costs: Sequence[Window]) -> alt.Chart:
         for so_far, cost in costs
         for kind, title in (("jvm", "JVM"), ("python", "Python"), ("redis", "Redis"))
     ]
-    return (
+    chart: alt.Chart = (
         alt.Chart(alt.Data(values=values), width=640, height=280)
         .mark_area(line=True, opacity=0.7)
         .encode(
@@ -101,3 +101,4 @@ def plot(costs: Sequence[Window]) -> alt.Chart:
             color=alt.Color("where:N", title=None),
         )
     )
+    return chart

@@ -66,7 +66,7 @@ def _over_and_over(records: Records, folder: Path) -> Path:
 
 
 def _program(what: str, records: Path, folder: Path, parallelism: int) -> Program:
-    command = [sys.executable, "-m", "tests.bench.java", what, records, folder, str(parallelism)]
+    command: list[str | Path] = [sys.executable, "-m", "tests.bench.java", what, records, folder, str(parallelism)]
     return Program(command, folder / "java.log")
 
 

@@ -29,7 +29,7 @@ class Options:
         """Write the job's settings; its lake is in the folder."""
         return Settings(
             lake=Lake(root=(folder / LAKE).as_uri(), raw=self.archive),
-            source=Source(replay=replay and replay.as_uri()),
+            source=Source(replay=replay.as_uri() if replay else None),
             offers=Offers(enabled=False),
             redis=Redis(url=redis_url),
             geo=Geo(mmdb=str(GEO)),

@@ -13,6 +13,7 @@ from tests.bench.measure import Point, watch
 from tests.bench.peers.given import DONE
 from tests.bench.records import Records
 
+LOCK = Path(__file__).with_name("peers.lock")
 PYTHON = PROJECT / ".venv-peers" / "bin" / "python"
 
 
@@ -51,8 +52,13 @@ def python_peer(name: str, module: str, processes: int, *, most: int | None = No
     return Contender(name, run, differences, most)
 
 
+def versions(*packages: str) -> list[str]:
+    """Return which versions of these the peers have, by their lock."""
+    pins = dict(line.split(" ")[0].split("==") for line in LOCK.read_text().splitlines() if "==" in line)
+    return [f"{package} {pins[package]}" for package in packages]
+
+
 def _command(module: str, records: Records, index: int, of: int, folder: Path, redis: RedisServer) -> list[str | Path]:
-    return [
-        *(PYTHON, "-m", f"tests.bench.peers.{module}", "--index", str(index), "--lake", folder / LAKE),
-        *("--redis", redis.url, "--mmdb", GEO, "--files", *records.files()[index::of]),
-    ]
+    command: list[str | Path] = [PYTHON, "-m", f"tests.bench.peers.{module}", "--index", str(index)]
+    command += ["--lake", folder / LAKE, "--redis", redis.url, "--mmdb", GEO]
+    return [*command, "--files", *records.files()[index::of]]

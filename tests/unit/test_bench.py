@@ -34,7 +34,11 @@ def test_a_cost_is_what_lies_between_two_points_and_not_what_came_before() -> No
 def test_everyone_runs_once_before_anyone_runs_again() -> None:
     order: list[str] = []
 
-    results = in_turn("abc", 2, lambda name: order.append(name) or len(order))
+    def run(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    results = in_turn("abc", 2, run)
 
     assert order == ["a", "b", "c", "a", "b", "c"]
     assert results == [[1, 4], [2, 5], [3, 6]]

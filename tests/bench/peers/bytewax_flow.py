@@ -88,7 +88,7 @@ class Enrich:
         if found:
             self._door.write(found)
         places = {**known.places, **found}
-        self._places.update((address, public and places[public]) for address, public in spelled.items())
+        self._places.update((address, places[public] if public else None) for address, public in spelled.items())
         self._names.update((user, known.names.get(user)) for user in unnamed)
 
 

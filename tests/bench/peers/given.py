@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -212,7 +212,7 @@ def _status(value: object) -> str:
 
 
 _NOWHERE = Place(None)  # type: ignore[arg-type]
-_TABLES = {
+_TABLES: dict[str, tuple[str, pa.Schema, Callable[[Any], list[pa.Array]]]] = {
     "Record": ("raw", RAW, _raw),
     "Rejection": ("rejected", REJECTED, _rejected),
     "Enriched": ("enriched", ENRICHED, _enriched),

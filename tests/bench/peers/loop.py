@@ -5,6 +5,7 @@ Beside what the job does it remembers nothing and commits nothing: what it has n
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from tests.bench.peers.given import Enriched, Given, Rejection, Tables, access, 
 BATCH = 10
 SAID_EVERY = 1000  # records
 USUAL_BYTES = 1024
-PLACE = msgspec.json.Decoder(Place | None)
+decode_place: Callable[[bytes], Place | None] = msgspec.json.Decoder(Place | None).decode
 
 
 def main() -> None:
@@ -33,14 +34,14 @@ def main() -> None:
             return None
         known = client.get(f"ip:{public}")
         if known is not None:
-            return PLACE.decode(known)
+            return decode_place(known)
         place = geo.find([public])[public]
         client.set(f"ip:{public}", msgspec.json.encode(place), ex=86_400)
         return place
 
     def name_of(user_id: str) -> str | None:
-        name = client.hget(f"user:{user_id}", "name")
-        return name and name.decode()
+        name: bytes | None = client.hget(f"user:{user_id}", "name")
+        return name.decode() if name else None
 
     client.ping()
     ready()

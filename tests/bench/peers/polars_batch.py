@@ -111,14 +111,15 @@ def read_slowly(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 def places(addresses: pl.Series, door: RedisDoor, geo: Mmdb) -> pl.DataFrame:
     """Look up each address: in Redis, or else in the database, and tell Redis."""
     spelled = {address: public_address(address) for address in addresses.unique()}
-    found: dict[str | None, Place | None] = {}
+    found: dict[str, Place | None] = {}
     for some in trips({public for public in spelled.values() if public}):
         known = door.read(some, [], take_on=False).places
         asked = geo.find([address for address in some if address not in known])
         if asked:
             door.write(asked)
-        found |= {**known, **asked}
-    rows = [(address, *_place(found.get(public))) for address, public in spelled.items()]
+        found.update(known)
+        found.update(asked)
+    rows = [(address, *_place(found.get(public) if public else None)) for address, public in spelled.items()]
     columns = ("user_ip", "country", "region", "city", "geo_status")
     return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
