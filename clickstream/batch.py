@@ -7,13 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clickstream.decode import Rejected, decode
 from clickstream.event import Event
-from clickstream.offer import offer_id
+from clickstream.offer import HIGH_INTENT_EVENT, HIGH_INTENT_PERCENT, id_of_click
 from clickstream.schema import EVENT, ORIGIN, OUTCOME, PARTITION
 
 _HOUR_MICROS: Final = 3_600_000_000
+
+Hours = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ def outcome(
     arrived: Arrived, batch: Batch, rejected: Sequence[Rejected | None], *, archive: bool
 ) -> dict[str, pa.Array]:
     """Lay out what became of every record, in the order of arrival, in the columns of `schema.OUTCOME`."""
-    columns = {**batch.columns, "offer_id": pa.array([offer_id(event) for event in batch.events], pa.string())}
+    ids = pa.array([id_of_click(event.click_id) for event in batch.events], pa.string())
+    columns = {**batch.columns, "offer_id": pc.if_else(earned(batch), ids, None)}
     bad = np.fromiter((one is not None for one in rejected), bool, len(rejected))
     if bad.any():
         row_of_event = pa.array(np.cumsum(~bad) - 1, mask=bad)
@@ -75,8 +79,18 @@ def outcome(
     for name in ("stage", "reason", "field"):
         columns[name] = pa.array([one and getattr(one, name) for one in rejected], pa.string())
     columns.update(arrived.origin)
-    columns.update(_partition(arrived.origin["arrival_timestamp"]))
+    hours, row = np.unique(hours_of_arrival(arrived.origin), return_inverse=True)
+    columns.update({name: pa.array(values, pa.string()).take(row) for name, values in partition(hours).items()})
     return {column.name: columns[column.name] for column in OUTCOME}
+
+
+def earned(batch: Batch) -> pa.Array:
+    """Say of each event whether it earns its user an offer: `offer.earns`, for a batch at once."""
+    viewed = pc.struct_field(
+        batch.columns["additional_data"], batch.columns["additional_data"].type.get_field_index("percent_viewed")
+    )
+    is_view = pc.equal(batch.columns["event_name"], HIGH_INTENT_EVENT)
+    return pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT))
 
 
 def origin(arrival: pa.Array, shard_ids: Sequence[str], sequence_numbers: Sequence[str]) -> dict[str, pa.Array]:
@@ -97,11 +111,13 @@ def _column(objects: Sequence[Any], column: pa.Field) -> pa.Array:
     return pa.array(values, column.type)
 
 
-def _partition(arrival: pa.Array) -> dict[str, pa.Array]:
-    """Write the hour of arrival (UTC) as the folders' names: year=2021/month=07/day=12/hour=09."""
-    hours = np.asarray(arrival.cast(pa.int64())) // _HOUR_MICROS
-    distinct, row = np.unique(hours, return_inverse=True)
-    written = [str(hour) for hour in distinct.astype("datetime64[h]")]  # 2021-07-12T09
+def hours_of_arrival(origin: Mapping[str, pa.Array]) -> Hours:
+    """Return the hour in which each record arrived, in hours since 1970 (UTC)."""
+    return np.asarray(origin["arrival_timestamp"].cast(pa.int64())) // _HOUR_MICROS
+
+
+def partition(hours: Hours) -> dict[str, list[str]]:
+    """Write hours as the folders' names: year=2021/month=07/day=12/hour=09."""
+    written = [str(hour) for hour in hours.astype("datetime64[h]")]  # 2021-07-12T09
     parts = {"year": slice(0, -9), "month": slice(-8, -6), "day": slice(-5, -3), "hour": slice(-2, None)}
-    names = {name: pa.array([text[part] for text in written], pa.string()) for name, part in parts.items()}
-    return {column.name: names[column.name].take(row) for column in PARTITION}
+    return {column.name: [text[parts[column.name]] for text in written] for column in PARTITION}

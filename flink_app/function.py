@@ -15,7 +15,7 @@ from pandas.core.arrays.arrow import ArrowExtensionArray
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from clickstream.batch import Arrived, origin
-from clickstream.schema import OUTCOME, flink_type
+from clickstream.schema import OUTCOME, flink_type, sliced
 from clickstream.settings import Settings
 from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
@@ -45,10 +45,11 @@ class Column(ScalarFunction):
 
 
 def columns(settings: Settings) -> dict[str, Any]:
-    """Return the functions by the name of their column, in the order of `schema.OUTCOME`."""
+    """Return the functions by the name of their column: row for row if rows are to be told apart, else in slices."""
+    schema = OUTCOME if settings.dedup.enabled else sliced(raw=settings.lake.raw, offers=settings.offers.enabled)
     return {
         column.name: udf(Column(column.name, settings), result_type=flink_type(column.type), func_type="pandas")
-        for column in OUTCOME
+        for column in schema
     }
 
 
@@ -58,15 +59,16 @@ class _Worker:
     _lock = threading.Lock()
     _workers: ClassVar[dict[Settings, "_Worker"]] = {}
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Process, *, rows: bool) -> None:
+        self._metrics = process.metrics
+        self._outcome = process if rows else process.slices
         self._at_hand = threading.local()
 
     @classmethod
     def of(cls, settings: Settings) -> "_Worker":
         with cls._lock:
             if settings not in cls._workers:
-                cls._workers[settings] = cls(process(settings))
+                cls._workers[settings] = cls(process(settings), rows=settings.dedup.enabled)
             return cls._workers[settings]
 
     def outcome(
@@ -80,10 +82,10 @@ class _Worker:
         """Process a batch once, however many columns are asked of it: the same Series object is the same batch."""
         if getattr(self._at_hand, "payload", None) is not payload:
             arrived = Arrived(payload.tolist(), origin(pa.array(arrival), shard.tolist(), sequence.tolist()))
-            self._at_hand.outcome = self._process(arrived)
+            self._at_hand.outcome = self._outcome(arrived)
             self._at_hand.payload = payload
             if shown is not None:
-                shown.update(self._process.metrics)
+                shown.update(self._metrics)
         return self._at_hand.outcome
 
 
