@@ -4,26 +4,24 @@ pyarrow writes a record's rows in 2 µs, where the JVM needs 15, and nothing but
 it is `ParquetSlicesWriter` in flink_app/src.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickstream.batch import Arrived, Batch, earned, hours_of_arrival, partition
+from clickstream.batch import Arrived, Batch, Numbers, earned, hours_of_arrival, partition, reasons, where
 from clickstream.decode import Rejected
 from clickstream.offer import id_of_click
-from clickstream.schema import ENRICHED, OFFER, RAW, REASON, REJECTED
+from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED
 
 Columns = dict[str, pa.Array]
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def slices(
     arrived: Arrived,
     batch: Batch,
-    rejected: Sequence[Rejected | None],
+    rejected: Mapping[int, Rejected],
     *,
     archive: bool,
     offers: bool,
@@ -34,19 +32,22 @@ def slices(
     Row n has the slices of the n-th hour in the batch, which has no more hours than records. Apart from that, the row
     of a record that has earned an offer has the offer.
     """
-    bad = np.fromiter((one is not None for one in rejected), bool, len(rejected))
+    bad = where(rejected, len(arrived.payload))
     hours = hours_of_arrival(arrived.origin)
+    whole = {"payload": arrived.payload, **arrived.origin}
+    these = {name: column.take(pa.array(rejected, pa.int64())) for name, column in whole.items()}
     tables = {
         _ENRICHED: ({**batch.columns, **batch.origin}, hours[~bad]),
-        _REJECTED: (_rejected(arrived, rejected, np.flatnonzero(bad)), hours[bad]),
+        _REJECTED: ({**these, **reasons(rejected)}, hours[bad]),
     }
     if archive:
-        tables[_RAW] = ({"payload": pa.array(arrived.payloads, pa.binary()), **arrived.origin}, hours)
+        tables[_RAW] = (whole, hours)
     distinct = np.unique(hours)
     columns = {}
     for table, (rows, its_hours) in tables.items():
-        whole = table.of(rows if hide is None else hide(rows))
-        parts = [whole] if len(distinct) == 1 else [whole.filter(pa.array(its_hours == hour)) for hour in distinct]
+        of_table = table.of(rows if hide is None else hide(rows))
+        one = len(distinct) == 1
+        parts = [of_table] if one else [of_table.filter(pa.array(its_hours == hour)) for hour in distinct]
         columns[table.name] = _first_rows(list(map(table.slice, parts)), pa.binary(), len(hours))
     for name, texts in partition(distinct).items():
         columns[name] = _first_rows(texts, pa.string(), len(hours))
@@ -94,15 +95,6 @@ _ENRICHED, _REJECTED, _RAW = _Table("enriched", ENRICHED), _Table("rejected", RE
 
 def _first_rows(values: Sequence[object], column: pa.DataType, count: int) -> pa.Array:
     return pa.concat_arrays([pa.array(values, column), pa.nulls(count - len(values), column)])
-
-
-def _rejected(arrived: Arrived, rejected: Sequence[Rejected | None], rows: Numbers) -> Columns:
-    reasons = [rejected[row] for row in rows]
-    return {
-        "payload": pa.array([arrived.payloads[row] for row in rows], pa.binary()),
-        **{column.name: pa.array([getattr(one, column.name) for one in reasons], column.type) for column in REASON},
-        **{name: column.take(pa.array(rows)) for name, column in arrived.origin.items()},
-    }
 
 
 def _offers(batch: Batch, records: Numbers, count: int) -> Columns:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -39,20 +39,20 @@ class Process:
             batch, rejected = self._enriched(arrived)
             return slices(arrived, batch, rejected, archive=self.archive, offers=self.offers, hide=self.hide)
 
-    def _enriched(self, arrived: Arrived) -> tuple[Batch, list[Rejected | None]]:
+    def _enriched(self, arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
         batch, rejected = read(arrived)
         for step in self.steps:
             batch = step(batch)
         self._count(arrived, batch, rejected)
         return batch, rejected
 
-    def _count(self, arrived: Arrived, batch: Batch, rejected: Sequence[Rejected | None]) -> None:
-        reasons = Counter(one.reason for one in rejected if one is not None)
+    def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected]) -> None:
+        reasons = Counter(one.reason for one in rejected.values())
         self.metrics.count("batches")
         self.metrics.count("decoded", len(batch.events))
         for reason, count in reasons.items():
             self.metrics.count("rejected", count, reason=reason)
         self.metrics.count("offers", pc.sum(earned(batch)).as_py() or 0)
-        if rejected:
+        if len(arrived.payload):
             newest = pc.max(arrived.origin["arrival_timestamp"]).cast(pa.int64()).as_py()
             self.metrics.set("behind_millis", max(0, round(self.now() * 1000) - newest // 1000))

@@ -115,14 +115,14 @@ def batch_function(files: Path, given: argparse.Namespace) -> list[list[Any]]:
         for batch in batches:
             wall, used, redis_used = time.perf_counter(), time.process_time(), _cpu_of(redis.pid)
             run(batch)
-            events = len(batch.payloads)
+            events = len(batch.payload)
             took.append(events / (time.perf_counter() - wall))
             python.append((time.process_time() - used) / events * 1e6)
             of_redis.append((_cpu_of(redis.pid) - redis_used) / events * 1e6)
     half = len(took) // 2
     rows = []
     for name, part in (("batch function, caches cold", slice(0, half)), ("… warm", slice(half, None))):
-        events = sum(len(batch.payloads) for batch in batches[part])
+        events = sum(len(batch.payload) for batch in batches[part])
         ours, theirs = statistics.median(python[part]), statistics.mean(of_redis[part])
         rates = took[part]
         row = [name, events, int(statistics.median(rates)), _spread(rates)]
@@ -187,7 +187,7 @@ def _batches(files: Path, size: int) -> Iterator[Arrived]:
     for file in sorted(files.glob("*.parquet")):
         for batch in pq.ParquetFile(file).iter_batches(size):
             origin = {column.name: batch.column(column.name) for column in ORIGIN}
-            yield Arrived(batch.column("payload").to_pylist(), origin)
+            yield Arrived(batch.column("payload"), origin)
 
 
 def _load_names(url: str, users: int) -> None:
