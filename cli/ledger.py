@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickstream.batch import Arrived, objects, origin, read
-from clickstream.decode import Rejected
+from clickstream.batch import Arrived, objects, origin, read, reasons
 from clickstream.offer import earns, id_of_click
 from clickstream.schema import EVENT, ORIGIN, REASON
 from generator.manifest import read_manifest
@@ -524,14 +523,12 @@ def _events(source: str, columns: Mapping[str, pa.Array], payload: pa.Array | No
     if source == "suppressed" or payload is None:
         return []
     arrived = Arrived(
-        [one or b"" for one in objects(payload.filter(sample))],
-        {c.name: columns[c.name].filter(sample) for c in ORIGIN},
+        pc.fill_null(payload.filter(sample), b""), {c.name: columns[c.name].filter(sample) for c in ORIGIN}
     )
     batch, rejected = read(arrived)
     good = iter(_digests([batch.columns[column.name] for column in EVENT]))
-    reasons = ([getattr(one, column.name) for one in rejected if one is not None] for column in REASON)
-    bad = iter(_digests([pa.array(reason, pa.string()) for reason in reasons]))
-    return [next(bad) if isinstance(one, Rejected) else next(good) for one in rejected]
+    bad = iter(_digests(list(reasons(rejected).values())))
+    return [next(bad if row in rejected else good) for row in range(len(arrived.payload))]
 
 
 def _offers(columns: Mapping[str, pa.Array]) -> pa.Array:

@@ -32,7 +32,8 @@ def setup() -> None:
         with gzip.open(_PACKED_GEO) as packed, half.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
         half.replace(GEO)
-    if _older(JAR, PROJECT / "flink_app" / "pom.xml"):
+    sources = [PROJECT / "flink_app" / "pom.xml", *(PROJECT / "flink_app" / "src").rglob("*.*")]
+    if any(_older(JAR, source) for source in sources):
         screen.step("mvn package: the job's jar (once, about a minute)")
         maven = program("mvn", "apt-get install maven")
         _run([maven, "-q", "-B", "-ntp", "package", "-f", str(PROJECT / "flink_app" / "pom.xml")])

@@ -35,15 +35,17 @@ class HiddenAddresses:
     key: bytes
 
     def __call__(self, columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-        """Replace the addresses of events, and whatever reads as one in the bytes of any record."""
-        encoded = columns["user_ip"].dictionary_encode()
-        hidden = pa.array([self.of(text) for text in encoded.dictionary.to_pylist()], pa.string())
-        payloads = [payload and self.in_bytes(payload) for payload in columns["payload"].to_pylist()]
-        return {
-            **columns,
-            "user_ip": hidden.take(encoded.indices),
-            "payload": pa.array(payloads, columns["payload"].type),
-        }
+        """Replace the addresses of events, and whatever reads as one in the bytes of any record, in these columns."""
+        hidden = dict(columns)
+        if addresses := columns.get("user_ip"):
+            encoded = addresses.dictionary_encode()
+            stored = pa.array([self.of(text) for text in encoded.dictionary.to_pylist()], pa.string())
+            hidden["user_ip"] = stored.take(encoded.indices)
+        if payloads := columns.get("payload"):
+            hidden["payload"] = pa.array(
+                [payload and self.in_bytes(payload) for payload in payloads.to_pylist()], payloads.type
+            )
+        return hidden
 
     def of(self, address: str) -> str:
         """Return what is stored in an address' place."""

@@ -1,26 +1,30 @@
 """A batch of records as columns: what arrived, the events among them, and what became of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from clickstream.decode import Rejected, decode
+from clickstream.decode import Rejected, decode_all
 from clickstream.event import Event
-from clickstream.offer import offer_id
-from clickstream.schema import EVENT, ORIGIN, OUTCOME, PARTITION
+from clickstream.offer import HIGH_INTENT_EVENT, HIGH_INTENT_PERCENT, id_of_click
+from clickstream.schema import EVENT, ORIGIN, OUTCOME, PARTITION, REASON
 
 _HOUR_MICROS: Final = 3_600_000_000
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """Records as the stream gave them: untouched bytes, and where each was accepted (see `schema.ORIGIN`)."""
 
-    payloads: Sequence[bytes]
+    payload: pa.Array
     origin: Mapping[str, pa.Array]
 
 
@@ -47,42 +51,59 @@ class Batch:
         return replace(self, columns={**self.columns, **columns})
 
 
-def read(arrived: Arrived) -> tuple[Batch, list[Rejected | None]]:
-    """Decode every record: the batch of events, and for each record why it is none of them, or None if it is."""
-    decoded = [decode(payload) for payload in arrived.payloads]
-    rejected = [one if isinstance(one, Rejected) else None for one in decoded]
-    events = [one for one in decoded if isinstance(one, Event)]
-    if len(events) == len(decoded):
+def read(arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
+    """Decode every record: the batch of events, and for each other row why it is none."""
+    events, rejected = decode_all(objects(arrived.payload))
+    if not rejected:
         return Batch.of(events, arrived.origin), rejected
-    kept = pa.array([one is None for one in rejected])
+    kept = pa.array(~where(rejected, len(arrived.payload)))
     return Batch.of(events, {name: column.filter(kept) for name, column in arrived.origin.items()}), rejected
 
 
-def outcome(
-    arrived: Arrived, batch: Batch, rejected: Sequence[Rejected | None], *, archive: bool
-) -> dict[str, pa.Array]:
+def outcome(arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected], *, archive: bool) -> dict[str, pa.Array]:
     """Lay out what became of every record, in the order of arrival, in the columns of `schema.OUTCOME`."""
-    columns = {**batch.columns, "offer_id": pa.array([offer_id(event) for event in batch.events], pa.string())}
-    bad = np.fromiter((one is not None for one in rejected), bool, len(rejected))
-    if bad.any():
+    ids = pa.array([id_of_click(event.click_id) for event in batch.events], pa.string())
+    columns = {**batch.columns, "offer_id": pc.if_else(earned(batch), ids, None)}
+    bad = where(rejected, len(arrived.payload))
+    if rejected:
         row_of_event = pa.array(np.cumsum(~bad) - 1, mask=bad)
         columns = {name: column.take(row_of_event) for name, column in columns.items()}
-    if archive:
-        columns["payload"] = pa.array(arrived.payloads, pa.binary())
-    else:
-        kept = (payload if one else None for payload, one in zip(arrived.payloads, rejected, strict=True))
-        columns["payload"] = pa.array(list(kept), pa.binary())
-    for name in ("stage", "reason", "field"):
-        columns[name] = pa.array([one and getattr(one, name) for one in rejected], pa.string())
+    columns["payload"] = arrived.payload if archive else pc.if_else(pa.array(bad), arrived.payload, None)
+    reason_of_row = pa.array(np.cumsum(bad) - 1, mask=~bad)
+    columns.update({name: column.take(reason_of_row) for name, column in reasons(rejected).items()})
     columns.update(arrived.origin)
-    columns.update(_partition(arrived.origin["arrival_timestamp"]))
+    hours, row = np.unique(hours_of_arrival(arrived.origin), return_inverse=True)
+    columns.update({name: pa.array(values, pa.string()).take(row) for name, values in partition(hours).items()})
     return {column.name: columns[column.name] for column in OUTCOME}
 
 
-def origin(arrival: pa.Array, shard_ids: Sequence[str], sequence_numbers: Sequence[str]) -> dict[str, pa.Array]:
+def where(rows: Collection[int], count: int) -> Mask:
+    """Return a mask of so many rows that is true in these."""
+    mask = np.zeros(count, bool)
+    mask[list(rows)] = True
+    return mask
+
+
+def reasons(rejected: Mapping[int, Rejected]) -> dict[str, pa.Array]:
+    """Lay out why records were rejected, in the columns of `schema.REASON`."""
+    return {c.name: pa.array([getattr(one, c.name) for one in rejected.values()], c.type) for c in REASON}
+
+
+def earned(batch: Batch) -> pa.Array:
+    """Say of each event whether it earns its user an offer: `offer.earns`, for a batch at once."""
+    viewed = pc.struct_field(
+        batch.columns["additional_data"], batch.columns["additional_data"].type.get_field_index("percent_viewed")
+    )
+    is_view = pc.equal(batch.columns["event_name"], HIGH_INTENT_EVENT)
+    return pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT))
+
+
+def origin(arrival: pa.Array, shard_ids: Iterable[str], sequence_numbers: Iterable[str]) -> dict[str, pa.Array]:
     """Lay out where records were accepted, in the columns of `schema.ORIGIN`; `arrival` is timestamps in UTC."""
-    values = (arrival, pa.array(shard_ids, pa.string()), pa.array(sequence_numbers, pa.string()))
-    return {column.name: value.cast(column.type) for column, value in zip(ORIGIN, values, strict=True)}
+    texts = (
+        text if isinstance(text, pa.Array) else pa.array(text, pa.string()) for text in (shard_ids, sequence_numbers)
+    )
+    return {column.name: value.cast(column.type) for column, value in zip(ORIGIN, (arrival, *texts), strict=True)}
 
 
 def objects(column: pa.Array) -> list[Any]:
@@ -97,11 +118,13 @@ def _column(objects: Sequence[Any], column: pa.Field) -> pa.Array:
     return pa.array(values, column.type)
 
 
-def _partition(arrival: pa.Array) -> dict[str, pa.Array]:
-    """Write the hour of arrival (UTC) as the folders' names: year=2021/month=07/day=12/hour=09."""
-    hours = np.asarray(arrival.cast(pa.int64())) // _HOUR_MICROS
-    distinct, row = np.unique(hours, return_inverse=True)
-    written = [str(hour) for hour in distinct.astype("datetime64[h]")]  # 2021-07-12T09
+def hours_of_arrival(origin: Mapping[str, pa.Array]) -> Numbers:
+    """Return the hour in which each record arrived, in hours since 1970 (UTC)."""
+    return np.asarray(origin["arrival_timestamp"].cast(pa.int64())) // _HOUR_MICROS
+
+
+def partition(hours: Numbers) -> dict[str, list[str]]:
+    """Write hours as the folders' names: year=2021/month=07/day=12/hour=09."""
+    written = [str(hour) for hour in hours.astype("datetime64[h]")]  # 2021-07-12T09
     parts = {"year": slice(0, -9), "month": slice(-8, -6), "day": slice(-5, -3), "hour": slice(-2, None)}
-    names = {name: pa.array([text[part] for text in written], pa.string()) for name, part in parts.items()}
-    return {column.name: names[column.name].take(row) for column in PARTITION}
+    return {column.name: [text[parts[column.name]] for text in written] for column in PARTITION}

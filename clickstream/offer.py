@@ -3,8 +3,7 @@
 from hashlib import sha256
 from typing import Final
 
-from clickstream.event import Event
-
+HIGH_INTENT_EVENT: Final = "ViewContent"
 HIGH_INTENT_PERCENT: Final = 60
 """More of a page than this must have been viewed."""
 
@@ -21,18 +20,11 @@ FIELDS: Final = (
 """What the offers stream carries, one flat JSON object an offer."""
 
 
-def offer_id(event: Event) -> str | None:
-    """Return the offer's id, the same however often the click is processed; None if the event earns none."""
-    if not earns(event.event_name, event.additional_data.percent_viewed):
-        return None
-    return id_of_click(event.click_id)
-
-
 def earns(event_name: str, percent_viewed: float) -> bool:
     """Say whether such an event earns its user an offer."""
-    return event_name == "ViewContent" and percent_viewed > HIGH_INTENT_PERCENT
+    return event_name == HIGH_INTENT_EVENT and percent_viewed > HIGH_INTENT_PERCENT
 
 
 def id_of_click(click_id: str) -> str:
-    """Return the id of the offer that a click earns."""
+    """Return the id of the offer that a click earns, the same however often the click is processed."""
     return sha256(f"offer:{click_id}".encode()).hexdigest()[:32]

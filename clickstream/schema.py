@@ -5,6 +5,7 @@ from typing import Final
 import pyarrow as pa
 from msgspec import inspect
 
+from clickstream import offer
 from clickstream.event import Event
 
 UTC_MICROS: Final = pa.timestamp("us", tz="UTC")
@@ -97,3 +98,16 @@ OUTCOME: Final = pa.schema(
 )
 """What becomes of a record, whichever that is: all that any sink needs. `reason` is null for an event, `offer_id` for
 what is no offer; `payload` is there for what is rejected, and for everything if the job archives it."""
+
+_FLAT: Final = pa.schema([*EVENT, *ENRICHED.field("additional_data").type, *_fields(offer_id=pa.string())])
+OFFER: Final = pa.schema(
+    [pa.field(name, pa.string() if name == "timestamp" else _FLAT.field(name).type) for name in offer.FIELDS]
+)
+"""The offers as they are in their stream: JSON, in which a time is text."""
+
+
+def sliced(*, raw: bool, offers: bool) -> pa.Schema:
+    """Return what becomes of a batch: for each table and hour the rows in Parquet, and the offers, a row each."""
+    tables = ["enriched", "rejected", *(["raw"] if raw else [])]
+    offered = [pa.field(f"offer_{column.name}", column.type) for column in OFFER] if offers else []
+    return pa.schema([*(pa.field(name, pa.binary()) for name in tables), *PARTITION, *offered])

@@ -4,10 +4,8 @@ from typing import Final
 
 import pyarrow as pa
 
-from clickstream import offer
-from clickstream.schema import ENRICHED, FLATTENED, OUTCOME, PARTITION, REJECTED, SUPPRESSED, glue_type
+from clickstream.schema import ENRICHED, FLATTENED, OFFER, PARTITION, REJECTED, SUPPRESSED, glue_type
 
-_INNER: Final = {column.name: column for column in ENRICHED.field("additional_data").type}
 _TABLES: Final = {
     "enriched": ENRICHED,
     "flattened": FLATTENED,
@@ -15,13 +13,7 @@ _TABLES: Final = {
     "suppressed": SUPPRESSED,
     # Firehose writes what clients sent, a line each, be it JSON or not
     "raw": pa.schema([pa.field("payload", pa.string())]),
-    # and the offers as they are in their stream: JSON, in which a time is text
-    "offers": pa.schema(
-        [
-            pa.field("timestamp", pa.string()) if name == "timestamp" else _INNER.get(name) or OUTCOME.field(name)
-            for name in offer.FIELDS
-        ]
-    ),
+    "offers": OFFER,
     "partitions": pa.schema(PARTITION),
 }
 

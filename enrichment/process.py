@@ -8,38 +8,51 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream.batch import Arrived, outcome, read
+from clickstream.batch import Arrived, Batch, earned, outcome, read
 from clickstream.decode import Rejected
+from clickstream.slices import slices
 from enrichment.metrics import Metrics
 from enrichment.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Turn records into what becomes of them, row for row, in the columns of `schema.OUTCOME`."""
+    """Turn records into what becomes of them: into slices of the tables, or row for row."""
 
     steps: Sequence[Step]
-    archive: bool  # whether every row carries its payload, for the raw archive
+    archive: bool  # whether the raw archive is written
+    offers: bool = True  # whether slices come with offers
     hide: Callable[[dict[str, pa.Array]], dict[str, pa.Array]] | None = None  # addresses, where they are not stored
     metrics: Metrics = field(default_factory=Metrics)
     now: Callable[[], float] = time.time
 
     def __call__(self, arrived: Arrived) -> dict[str, pa.Array]:
+        """Lay a batch out row for row, in the columns of `schema.OUTCOME`."""
         with self.metrics.timed("batch_millis"):
-            batch, rejected = read(arrived)
-            for step in self.steps:
-                batch = step(batch)
+            batch, rejected = self._enriched(arrived)
             columns = outcome(arrived, batch, rejected, archive=self.archive)
-        self._count(arrived, rejected, columns)
-        return columns if self.hide is None else self.hide(columns)
+            return columns if self.hide is None else self.hide(columns)
 
-    def _count(self, arrived: Arrived, rejected: Sequence[Rejected | None], columns: Mapping[str, pa.Array]) -> None:
-        reasons = Counter(one.reason for one in rejected if one is not None)
+    def slices(self, arrived: Arrived) -> dict[str, pa.Array]:
+        """Lay a batch out in the columns of `schema.sliced`."""
+        with self.metrics.timed("batch_millis"):
+            batch, rejected = self._enriched(arrived)
+            return slices(arrived, batch, rejected, archive=self.archive, offers=self.offers, hide=self.hide)
+
+    def _enriched(self, arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
+        batch, rejected = read(arrived)
+        for step in self.steps:
+            batch = step(batch)
+        self._count(arrived, batch, rejected)
+        return batch, rejected
+
+    def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected]) -> None:
+        reasons = Counter(one.reason for one in rejected.values())
         self.metrics.count("batches")
-        self.metrics.count("decoded", len(rejected) - reasons.total())
+        self.metrics.count("decoded", len(batch.events))
         for reason, count in reasons.items():
             self.metrics.count("rejected", count, reason=reason)
-        self.metrics.count("offers", len(columns["offer_id"]) - columns["offer_id"].null_count)
-        if rejected:
+        self.metrics.count("offers", pc.sum(earned(batch)).as_py() or 0)
+        if len(arrived.payload):
             newest = pc.max(arrived.origin["arrival_timestamp"]).cast(pa.int64()).as_py()
             self.metrics.set("behind_millis", max(0, round(self.now() * 1000) - newest // 1000))

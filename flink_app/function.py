@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import pandas as pd
 import pyarrow as pa
 from pandas.core.arrays.arrow import ArrowExtensionArray
+from pyflink.fn_execution import coder_impl_fast
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from clickstream.batch import Arrived, origin
-from clickstream.schema import OUTCOME, flink_type
+from clickstream.schema import OUTCOME, flink_type, sliced
 from clickstream.settings import Settings
 from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
@@ -35,7 +36,7 @@ class Column(ScalarFunction):
     def open(self, function_context: FunctionContext) -> None:
         self._shown = _Shown(function_context)
 
-    def eval(self, payload: pd.Series, arrival: pd.Series, shard: pd.Series, sequence: pd.Series) -> pd.Series:
+    def eval(self, payload: pa.Array, arrival: pa.Array, shard: pa.Array, sequence: pa.Array) -> pd.Series:
         # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
         worker = _Worker.of(self._settings)
         return _as_series(worker.outcome(payload, arrival, shard, sequence, self._shown)[self._name])
@@ -45,10 +46,11 @@ class Column(ScalarFunction):
 
 
 def columns(settings: Settings) -> dict[str, Any]:
-    """Return the functions by the name of their column, in the order of `schema.OUTCOME`."""
+    """Return the functions by the name of their column: row for row if rows are to be told apart, else in slices."""
+    schema = OUTCOME if settings.dedup.enabled else sliced(raw=settings.lake.raw, offers=settings.offers.enabled)
     return {
         column.name: udf(Column(column.name, settings), result_type=flink_type(column.type), func_type="pandas")
-        for column in OUTCOME
+        for column in schema
     }
 
 
@@ -58,32 +60,32 @@ class _Worker:
     _lock = threading.Lock()
     _workers: ClassVar[dict[Settings, "_Worker"]] = {}
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Process, *, rows: bool) -> None:
+        self._metrics = process.metrics
+        self._outcome = process if rows else process.slices
         self._at_hand = threading.local()
 
     @classmethod
     def of(cls, settings: Settings) -> "_Worker":
         with cls._lock:
             if settings not in cls._workers:
-                cls._workers[settings] = cls(process(settings))
+                cls._workers[settings] = cls(process(settings), rows=settings.dedup.enabled)
             return cls._workers[settings]
 
     def outcome(
         self,
-        payload: pd.Series,
-        arrival: pd.Series,
-        shard: pd.Series,
-        sequence: pd.Series,
+        payload: pa.Array,
+        arrival: pa.Array,
+        shard: pa.Array,
+        sequence: pa.Array,
         shown: "_Shown | None" = None,
     ) -> dict[str, pa.Array]:
-        """Process a batch once, however many columns are asked of it: the same Series object is the same batch."""
+        """Process a batch once, however many columns are asked of it: the same array is the same batch."""
         if getattr(self._at_hand, "payload", None) is not payload:
-            arrived = Arrived(payload.tolist(), origin(pa.array(arrival), shard.tolist(), sequence.tolist()))
-            self._at_hand.outcome = self._process(arrived)
+            self._at_hand.outcome = self._outcome(Arrived(payload, origin(arrival, shard, sequence)))
             self._at_hand.payload = payload
             if shown is not None:
-                shown.update(self._process.metrics)
+                shown.update(self._metrics)
         return self._at_hand.outcome
 
 
@@ -110,6 +112,14 @@ class _Shown:
 
     def _group(self) -> Any:
         return self._context.get_metric_group().add_group("kinesisanalytics")
+
+
+def _columns(_timezone: object, _types: object, batches: list[pa.RecordBatch]) -> list[pa.Array]:
+    """Hand a batch's columns to the functions as they are, in place of PyFlink's way through pandas."""
+    return batches[0].columns
+
+
+coder_impl_fast.arrow_to_pandas = _columns
 
 
 class _Whole(ArrowExtensionArray):

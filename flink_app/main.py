@@ -16,7 +16,6 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment, Table
 
 from clickstream.errors import ClickstreamError
-from clickstream.schema import OUTCOME
 from clickstream.settings import Settings, read_settings, settings_file
 from flink_app import function, tables, wiring
 
@@ -56,9 +55,10 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
 
 def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
     """Create the view of what became of each record, computed by one Python stage whatever reads it."""
-    for name, column in function.columns(settings).items():
+    columns = function.columns(settings)
+    for name, column in columns.items():
         table_environment.create_temporary_function(f"outcome_{name}", column)
-    values = ", ".join(f"outcome_{c.name}({function.ARGUMENTS}) AS `{c.name}`" for c in OUTCOME)
+    values = ", ".join(f"outcome_{name}({function.ARGUMENTS}) AS `{name}`" for name in columns)
     _fence("outcomes", table_environment.sql_query(f"SELECT {values} FROM records"), table_environment)
 
 

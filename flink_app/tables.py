@@ -2,10 +2,10 @@
 
 import pyarrow as pa
 
-from clickstream import offer
 from clickstream.schema import (
     ENRICHED,
     FIRST,
+    OFFER,
     ORIGIN,
     OUTCOME,
     PARTITION,
@@ -13,7 +13,6 @@ from clickstream.schema import (
     REJECTED,
     SUPPRESSED,
     flink_columns,
-    flink_type,
 )
 from clickstream.settings import Settings
 
@@ -42,17 +41,21 @@ def source(settings: Settings) -> str:
 
 
 def lake(name: str, settings: Settings) -> str:
-    """Write a table of the lake: Snappy Parquet in folders of the arrival hour, files committed with checkpoints."""
-    columns = flink_columns(pa.schema([*LAKE_TABLES[name], *PARTITION]))
-    options = {
-        "connector": "filesystem",
-        "path": f"{settings.lake.root.rstrip('/')}/{name}",
-        "parquet.compression": "SNAPPY",
+    """Write a table of the lake: Snappy Parquet in folders of the arrival hour, files committed with checkpoints.
+
+    Its rows come as slices (`clickstream.slices`), unless de-duplication has to tell them apart.
+    """
+    columns = pa.schema([pa.field("slice", pa.binary())])
+    options = {"connector": "filesystem", "path": f"{settings.lake.root.rstrip('/')}/{name}"}
+    if settings.dedup.enabled:
+        columns = LAKE_TABLES[name]
         # Payloads and sequence numbers never repeat: looking for repetition was a fifth of the JVM's time.
-        "parquet.enable.dictionary": str(name in ("enriched", "suppressed")).lower(),
-        **_PARQUET,
-    }
-    return _create(name, columns, options, [column.name for column in PARTITION])
+        dictionary = str(name in ("enriched", "suppressed")).lower()
+        options |= {"parquet.compression": "SNAPPY", "parquet.enable.dictionary": dictionary, **_PARQUET}
+    else:
+        options["format"] = "parquet-slices"
+    whole = flink_columns(pa.schema([*columns, *PARTITION]))
+    return _create(name, whole, options, [column.name for column in PARTITION])
 
 
 def offers(settings: Settings) -> str:
@@ -64,8 +67,7 @@ def offers(settings: Settings) -> str:
     }
     if settings.source.endpoint:
         options["sink.http-client.protocol.version"] = "HTTP1_1"  # stand-ins do not speak HTTP/2
-    columns = ",\n  ".join(f"`{name}` {_offer_type(name)}" for name in offer.FIELDS)
-    return _create("offers", columns, options, ["user_id"])
+    return _create("offers", flink_columns(OFFER), options, ["user_id"])
 
 
 def written(settings: Settings) -> list[str]:
@@ -93,25 +95,30 @@ _IS_FIRST = "shard_id = first_shard_id AND sequence_number = first_sequence_numb
 
 def insert_lake(name: str, settings: Settings) -> str:
     """Write what fills a table of the lake from the outcomes."""
-    columns = ", ".join(f"`{column.name}`" for column in [*LAKE_TABLES[name], *PARTITION])
+    hour = ", ".join(f"`{column.name}`" for column in PARTITION)
+    if not settings.dedup.enabled:
+        return f"INSERT INTO `{name}` SELECT `{name}`, {hour} FROM outcomes WHERE `{name}` IS NOT NULL"
+    columns = ", ".join(f"`{column.name}`" for column in LAKE_TABLES[name])
     rows = {
-        "enriched": f"clicks WHERE {_IS_FIRST}" if settings.dedup.enabled else "outcomes WHERE reason IS NULL",
+        "enriched": f"clicks WHERE {_IS_FIRST}",
         "suppressed": f"clicks WHERE NOT ({_IS_FIRST})",
         "rejected": "outcomes WHERE reason IS NOT NULL",
         "raw": "outcomes",
     }
-    return f"INSERT INTO `{name}` SELECT {columns} FROM {rows[name]}"
+    return f"INSERT INTO `{name}` SELECT {columns}, {hour} FROM {rows[name]}"
 
 
 def insert_offers(settings: Settings) -> str:
     """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
-    rows = f"clicks WHERE {_IS_FIRST} AND" if settings.dedup.enabled else "outcomes WHERE"
+    if not settings.dedup.enabled:
+        values = ", ".join(f"`offer_{name}`" for name in OFFER.names)
+        return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_offer_id IS NOT NULL"
     columns = {
         "timestamp": "DATE_FORMAT(`timestamp`, 'yyyy-MM-dd HH:mm:ss.SSSSSS')",
         **{column.name: f"`additional_data`.`{column.name}`" for column in ENRICHED.field("additional_data").type},
     }
-    values = ", ".join(columns.get(name, f"`{name}`") for name in offer.FIELDS)
-    return f"INSERT INTO offers SELECT {values} FROM {rows} offer_id IS NOT NULL"
+    values = ", ".join(columns.get(name, f"`{name}`") for name in OFFER.names)
+    return f"INSERT INTO offers SELECT {values} FROM clicks WHERE {_IS_FIRST} AND offer_id IS NOT NULL"
 
 
 _KINESIS_TYPES = {pa.string(): "VARCHAR(128)", OUTCOME.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}
@@ -129,13 +136,6 @@ def _kinesis(stream: str, settings: Settings) -> dict[str, str]:
     if settings.source.endpoint:
         options["aws.endpoint"] = settings.source.endpoint
     return options
-
-
-def _offer_type(name: str) -> str:
-    if name == "timestamp":
-        return "STRING"
-    nested = ENRICHED.field("additional_data").type
-    return flink_type(nested.field(name).type if nested.get_field_index(name) >= 0 else OUTCOME.field(name).type)
 
 
 def _create(name: str, columns: str, options: dict[str, str], partitioned_by: list[str] | None = None) -> str:

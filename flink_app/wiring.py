@@ -45,7 +45,13 @@ def process(settings: Settings) -> Process:
     metrics.watch("redis_breaker", lambda: _AS_NUMBER[redis.breaker])
     if isinstance(provider, IpInfo):
         metrics.watch("provider_breaker", lambda: _AS_NUMBER[provider.breaker.state])
-    return Process(enrichment(answers, redis, metrics), archive=settings.lake.raw, hide=hide, metrics=metrics)
+    return Process(
+        enrichment(answers, redis, metrics),
+        archive=settings.lake.raw,
+        offers=settings.offers.enabled,
+        hide=hide,
+        metrics=metrics,
+    )
 
 
 _AS_NUMBER: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}

@@ -43,4 +43,7 @@ def arrived(payloads: Sequence[bytes], arrival: datetime = ARRIVAL, shard: str =
     """Return records that came in one after the other, with sequence numbers from 1."""
     moments = pa.array([np.datetime64(arrival.replace(tzinfo=None), "us")] * len(payloads), pa.timestamp("us"))
     numbers = [str(number) for number in range(1, len(payloads) + 1)]
-    return Arrived(payloads, origin(moments.cast(pa.timestamp("us", "UTC")), [shard] * len(payloads), numbers))
+    return Arrived(
+        pa.array(payloads, pa.binary()),
+        origin(moments.cast(pa.timestamp("us", "UTC")), [shard] * len(payloads), numbers),
+    )

@@ -79,7 +79,7 @@ class Records(NamedTuple):
         for file in self.files():
             for batch in pq.ParquetFile(file).iter_batches(size):
                 origin = {column.name: batch.column(column.name) for column in ORIGIN}
-                yield Arrived(batch.column("payload").to_pylist(), origin)
+                yield Arrived(batch.column("payload"), origin)
 
     def names(self) -> Mapping[str, str]:
         """The names of those users who have signed up."""

@@ -7,13 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from cli.servers import RedisServer
-from clickstream.batch import outcome, read
-from clickstream.schema import ENRICHED, RAW, REJECTED
+from clickstream.batch import read
+from clickstream.slices import slices
 from flink_app.wiring import process
 from tests.bench.job import Options
 from tests.bench.measure import KINDS, Cost, cpu_of
@@ -21,7 +17,7 @@ from tests.bench.records import Records
 
 BATCHES = 60  # the caches are cold in the first half of them, and warm in the second
 COLD, WARM = "look-ups, cold", "look-ups, warm"
-STAGES = ("decode", COLD, WARM, "last access", "layout", "Parquet")
+STAGES = ("decode", COLD, WARM, "last access", "Parquet")
 
 
 class Watch:
@@ -55,27 +51,13 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
         watch = Watch(redis.pid)
         batches = list(itertools.islice(records.batches(settings.job.batch_size), BATCHES))
         for number, arrived in enumerate(batches):
-            count = len(arrived.origin["arrival_timestamp"])
+            count = len(arrived.payload)
             with watch.on("decode", count):
                 batch, rejected = read(arrived)
             with watch.on(COLD if number < len(batches) // 2 else WARM, count):
                 batch = look_up(batch)
             with watch.on("last access", count):
                 batch = keep_access(batch)
-            with watch.on("layout", count):
-                columns = outcome(arrived, batch, rejected, archive=options.archive)
             with watch.on("Parquet", count):
-                _write(pa.table(columns), archive=options.archive)
+                slices(arrived, batch, rejected, archive=options.archive, offers=False)
     return {f"{stage}, in one process": cost for stage, cost in watch.costs().items()}
-
-
-def _write(rows: pa.Table, *, archive: bool) -> None:
-    """Write the tables as files, into memory."""
-    is_event = pc.is_null(rows["reason"])
-    tables = {
-        ENRICHED: rows.filter(is_event),
-        REJECTED: rows.filter(pc.invert(is_event)),
-        **({RAW: rows} if archive else {}),
-    }
-    for schema, some in tables.items():
-        pq.write_table(some.select(schema.names), pa.BufferOutputStream(), use_dictionary=schema is ENRICHED)

@@ -46,7 +46,7 @@ def processed(lake: Lake, records: Sequence[OfStream]) -> list[str]:
     """Write what comes of records into a lake; return the ids of the offers that were earned."""
     run = process()
     arrived = Arrived(
-        [one.payload for one in records],
+        pa.array([one.payload for one in records], pa.binary()),
         origin(
             pa.array([one.arrival for one in records], pa.timestamp("us", "UTC")),
             [one.shard_id for one in records],

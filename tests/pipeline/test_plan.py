@@ -57,9 +57,9 @@ def test_the_operators_have_the_names_of_the_diagram(operators: list[str]) -> No
 
 BUG = """
 import clickstream.batch
-def offer_id(event):
+def decode_all(payloads):
     raise ZeroDivisionError("a bug of ours")
-clickstream.batch.offer_id = offer_id
+clickstream.batch.decode_all = decode_all
 """
 
 

@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = process()
     for first in range(0, 400, A_FILE):
         part = slice(first, first + A_FILE)
-        arrived = Arrived(payloads[part], origin(arrivals[part], shards[part], numbers[part]))
+        arrived = Arrived(pa.array(payloads[part], pa.binary()), origin(arrivals[part], shards[part], numbers[part]))
         write_batch(lake, run, arrived, f"part-{first:04}")
     lines = [msgspec.json.encode({"shard_id": s, "sequence_number": n}) for s, n in zip(shards, numbers, strict=True)]
     (folder / "accepted.ndjson").write_bytes(b"\n".join(lines) + b"\n")

@@ -13,7 +13,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
-from clickstream.decode import Rejected, decode
+from clickstream.decode import decode_all
 from clickstream.place import Place, public_address
 from enrichment.steps import Access
 from tests.bench.peers.given import Enriched, Given, Record, Rejection, Tables, access, end, ready, records, say
@@ -132,10 +132,11 @@ def main() -> None:
 
 def decoded(batch: list[Record]) -> list[Read]:
     """Read the records of a batch."""
+    events, rejected = decode_all([record.payload for record in batch])
+    in_order = iter(events)
     return [
-        Rejection(event, record) if isinstance(event, Rejected) else Enriched(event, None, None, record)
-        for record in batch
-        for event in (decode(record.payload),)
+        Rejection(rejected[row], record) if row in rejected else Enriched(next(in_order), None, None, record)
+        for row, record in enumerate(batch)
     ]
 
 
