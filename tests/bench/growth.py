@@ -14,7 +14,7 @@ from tests.bench.measure import KINDS, MEGABYTE, Cost, Point, between, megabytes
 from tests.bench.records import Records
 
 VOLUMES = (1, 3, 10, 30)  # million events
-HOURS = (1, 24, 200)  # partitions
+PARTITIONS = (1, 24, 200)  # open at a time
 EVENTS = 3_000_000  # of a run with so many partitions
 WINDOW = 1.25  # how much further a run is at the end of a window than at its beginning
 COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]
@@ -48,12 +48,12 @@ def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any
 
 
 def of_partitions(options: Options, users: int, events: int = EVENTS) -> list[list[Any]]:
-    """Run the job on records that arrive within an hour, and within many, each of which is a partition."""
+    """Run the job on records of one hour, and of many hours at once, each of which is a partition."""
     rows = []
-    for hours in HOURS:
-        written = run(options, Records(events, users, hours))
+    for partitions in PARTITIONS:
+        written = run(options, Records(events, users, hours=1, at_once=partitions))
         size = sum(written.sizes) / len(written.sizes) / MEGABYTE
-        name = f"{hours} partitions, each of {max(written.files)} files at most, on average {size:,.1f} MB"
+        name = f"{partitions} partitions, each of {max(written.files)} files at most, on average {size:,.1f} MB"
         rows.append(row(name, between(written.points)))
     return rows
 

@@ -48,8 +48,9 @@ def json_to_parquet(parallelism: int) -> Contender:
     """Make a contender of Flink SQL alone: lines of JSON into Parquet, by Flink's own formats."""
 
     def run(records: Records, folder: Path, redis: RedisServer) -> Sequence[Point]:
+        lines = records.make_lines()
         tally = Tally(LakeDoor((folder / LAKE).as_uri()))
-        with _program("json", records.lines, folder, parallelism) as program:
+        with _program("json", lines, folder, parallelism) as program:
             points = list(watch([program.pid], redis.pid, lambda: tally.update().processed, lambda: program.running))
         return between_commits(points)
 

@@ -30,28 +30,26 @@ HOUR = 3_600_000  # milliseconds
 
 
 class Records(NamedTuple):
-    """Which records: they arrive evenly within `hours`, and so many partitions are open while they are written."""
+    """Which records: they arrive evenly within `hours`, as in life one partition after the other.
+
+    With `at_once` above 1, they take turns in so many partitions, which are all open all the time.
+    """
 
     events: int
     users: int = 100_000
     hours: int = 2
+    at_once: int = 1
     malformed: float = 0.01  # share of them
 
     @property
     def folder(self) -> Path:
         """Where they are kept from one run to the next."""
-        name = f"{self.events}-events-of-{self.users}-in-{self.hours}-hours-{self.malformed:g}-malformed"
-        return DATA / "bench" / name
+        return DATA / "bench" / "-".join(f"{value}-{name}" for name, value in self._asdict().items())
 
     @property
     def raw(self) -> Path:
         """The records as the job's raw archive has them."""
         return self.folder / "raw"
-
-    @property
-    def lines(self) -> Path:
-        """The events among them as lines of JSON, for those who can read nothing else."""
-        return self.folder / "lines"
 
     def files(self) -> list[Path]:
         """The raw files, in order."""
@@ -61,18 +59,27 @@ class Records(NamedTuple):
         """Write them, unless an earlier run has."""
         if not (self.folder / "_done").exists():
             self.raw.mkdir(parents=True, exist_ok=True)
-            self.lines.mkdir(exist_ok=True)
             with screen.progress() as progress:
                 for number, payloads in enumerate(self._payloads()):
                     first = number * self._rows_a_file
                     pq.write_table(
                         self._table(payloads, first), self.raw / f"{number:05}.parquet", row_group_size=20_000
                     )
-                    events = [payload for payload in payloads if isinstance(decode(payload), Event)]
-                    (self.lines / f"{number:05}.json").write_bytes(b"\n".join(events))
                     progress.show(f"making events: {first + len(payloads):,} of {self.events:,}")
             (self.folder / "_done").touch()
         return self
+
+    def make_lines(self) -> Path:
+        """Write the events among them as lines of JSON, for those who can read nothing else, unless they are there."""
+        folder = self.folder / "lines"
+        if not (self.folder / "_lines").exists():
+            folder.mkdir(exist_ok=True)
+            for file in self.files():
+                payloads = pq.read_table(file, columns=["payload"])["payload"].to_pylist()
+                events = [payload for payload in payloads if isinstance(decode(payload), Event)]
+                (folder / file.with_suffix(".json").name).write_bytes(b"\n".join(events))
+            (self.folder / "_lines").touch()
+        return folder
 
     def batches(self, size: int) -> Iterator[Arrived]:
         """Read them as the job is given them."""
@@ -106,6 +113,7 @@ class Records(NamedTuple):
     def _table(self, payloads: list[bytes], first: int) -> pa.Table:
         numbers = np.arange(first, first + len(payloads))
         arrival = np.datetime64(START.replace(tzinfo=None), "ms") + numbers * (self.hours * HOUR) // self.events
+        arrival = arrival + numbers % self.at_once * HOUR
         columns = [
             pa.array(payloads, pa.binary()),
             pa.array(arrival).cast(pa.timestamp("us", "UTC")),
