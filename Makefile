@@ -34,7 +34,7 @@ run: $(if $(filter api,$(FRONT)),front,setup) ## the whole pipeline here; INPUT=
 	@$(CLICKSTREAM) run $(if $(INPUT),--input "$(INPUT)") $(if $(USERS),--users "$(USERS)") \
 		$(if $(LAKE),--lake "$(LAKE)") $(if $(REPORT),--report "$(REPORT)") $(if $(EVENTS),--events "$(EVENTS)") $(if $(FRONT),--front "$(FRONT)")
 
-test: front lint policy ## lint, types, policy scan and all tests
+test: front lint policy .venv-peers/.locked ## lint, types, policy scan and all tests
 	@.venv/bin/python tests/needs.py
 	.venv/bin/python -m pytest tests/unit tests/contract tests/pipeline tests/integration
 
@@ -52,18 +52,19 @@ unit: .venv/.locked ## the tests that need no Java and no server
 contract pipeline: setup
 	.venv/bin/python -m pytest tests/$@
 
-integration: front
+integration: front .venv-peers/.locked
 	.venv/bin/python -m pytest tests/$@
 
 fuzz: .venv/.locked ## hostile records, judged by the oracle; FUZZ=50000 examples of each property and a million at random
 	FUZZ=$(FUZZ) .venv/bin/python -m pytest tests/fuzz tests/unit/test_decode.py tests/unit/test_process.py \
 		-k "oracle" --hypothesis-profile=fuzz
 
-bench: setup ## events a second of the whole job and of its batch function; BENCH="--events 2000000"
+bench: setup .venv-peers/.locked ## the whole job, its stages and other ways to do it, in one table; BENCH="--events 2000000"
 	@.venv/bin/python -m tests.bench $(BENCH)
 
 bench-queries: setup ## seconds and memory of each query on ten million events; BENCH="--events 1000000"
 	@.venv/bin/python -m tests.bench.queries $(BENCH)
+
 chaos: setup ## every fault on this machine, and what was lost; CHAOS="--only kill-commit s3-down"
 	@.venv/bin/python -m tests.chaos $(CHAOS)
 
@@ -82,9 +83,11 @@ lock: ## pin all packages anew from pyproject.toml
 		deploy/lambdas/$$lambda.in; done
 	.venv/bin/uv pip compile -q --python-version 3.12 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate -o cli/localemu.lock cli/localemu.in
+	.venv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate -c requirements.lock -o tests/bench/peers.lock tests/bench/peers.in
 
 clean: ## forget all local data; `make setup` fetches what it needs again
-	rm -rf .data dist flink_app/target node_modules .venv .venv-policy
+	rm -rf .data dist flink_app/target node_modules .venv .venv-policy .venv-peers
 
 .venv/.locked: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
@@ -100,4 +103,11 @@ clean: ## forget all local data; `make setup` fetches what it needs again
 	@echo "▸ checkov into .venv-policy (once)"
 	@test -x .venv-policy/bin/python || .venv/bin/uv venv -q --python .venv/bin/python .venv-policy
 	@.venv/bin/uv pip sync -q --python .venv-policy/bin/python --require-hashes deploy/checkov.lock
+	@touch $@
+
+# polars alone is larger than most of what the job needs
+.venv-peers/.locked: tests/bench/peers.lock | .venv/.locked
+	@echo "▸ what the job is compared with, into .venv-peers (once)"
+	@test -x .venv-peers/bin/python || .venv/bin/uv venv -q --python .venv/bin/python .venv-peers
+	@.venv/bin/uv pip sync -q --python .venv-peers/bin/python --require-hashes tests/bench/peers.lock
 	@touch $@

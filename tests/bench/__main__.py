@@ -1,227 +1,196 @@
-"""Events a second of the whole job, by replay of raw files, and of its batch function alone."""
+"""How fast the whole job is, its stages, and other ways to do the same: one table."""
 
 import argparse
-import itertools
-import os
-import platform
-import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from cli import screen
-from cli.job import JobProcess
 from cli.servers import RedisServer
-from cli.setup import DATA, GEO
-from cli.tally import Tally
-from clickstream.batch import Arrived
-from clickstream.schema import ORIGIN, RAW
-from clickstream.settings import Dedup, Geo, Lake, Offers, Redis, Settings, Source
-from connectors.lake import Lake as LakeDoor
-from connectors.redis_door import RedisDoor
-from flink_app.wiring import process
-from generator.malformed import mixed
-from generator.shoppers import Shoppers
+from clickstream.errors import ClickstreamError
+from clickstream.settings import Job
+from deploy.cost import read_prices
+from tests.bench import growth
+from tests.bench.contender import Contender
+from tests.bench.java import json_to_parquet, replay
+from tests.bench.job import Options, whole_job
+from tests.bench.kpu import BUSY, kpu
+from tests.bench.measure import KINDS, Cost, Memory, in_turn, machine, median, megabytes
+from tests.bench.python_peers import python_peer, versions
+from tests.bench.records import Records
+from tests.bench.stages import stages
 
-FILE_ROWS = 100_000
-HOURS = 2  # the events arrive within so many, so that two partitions are open at a time
-START = np.datetime64("2026-01-01T00:00:00", "us")
-TICKS = os.sysconf("SC_CLK_TCK")
-KINDS = ("jvm", "python", "redis")
+Measured = Mapping[str, Cost]
 
-
-class Point(NamedTuple):
-    """Where the job was at a moment."""
-
-    at: float  # seconds
-    processed: int
-    cpu: Mapping[str, float]  # seconds, by kind of process
+PARTS = ("job", "replay", "stages", "polars", "bytewax", "java", "loop", "latency")
+CHECKED = Records(5_000, users=200, malformed=0.1)
+MOST_OF_A_LOOP = 60_000  # events a process: half a minute
+PACKAGES = ("apache-flink", "pyarrow", "msgspec")
+COSTS = ["events", "events/s", "a core", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Check, measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=3_000_000, help="for the whole job [%(default)s]")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of the whole job [%(default)s]")
-    parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink [%(default)s]")
+    parser.add_argument("--events", type=int, default=3_000_000, help="of each run [%(default)s]")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each [%(default)s]")
+    parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink, processes of bytewax [%(default)s]")
+    parser.add_argument("--loops", type=int, default=1, help="processes of the plain loop [%(default)s]")
     parser.add_argument("--users", type=int, default=100_000, help="how many shoppers there are [%(default)s]")
-    parser.add_argument("--no-archive", action="store_true", help="write no raw archive")
-    parser.add_argument("--dedup", action="store_true", help="keep out what is sent again")
-    parser.add_argument("--only", choices=["batch", "job"], help="measure just this")
+    parser.add_argument("--no-archive", action="store_true", help="the job writes no raw archive")
+    parser.add_argument("--dedup", action="store_true", help="the job keeps out what is sent again")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure just these")
+    parser.add_argument("--growth", type=int, metavar="MILLION", help="instead: what an event costs after so many")
+    parser.add_argument("--plot", type=Path, help="draw what --growth finds into this file, .svg or .png")
     given = parser.parse_args()
-    files = records(given.events, given.users)
-    rows: list[list[Any]] = []
-    if given.only != "job":
-        rows += batch_function(files, given)
-    if given.only != "batch":
-        rows += whole_job(files, given)
-    columns = ["", "events", "events/s", "spread", "CPU µs/event", "JVM", "Python", "Redis"]
-    screen.table(machine("apache-flink", "pyarrow", "msgspec"), columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    options = Options(given.parallelism, archive=not given.no_archive, dedup=given.dedup)
+    try:
+        (show_growth if given.growth else compare)(options, given)
+    except ClickstreamError as error:
+        sys.exit(str(error))
+
+
+def compare(options: Options, given: argparse.Namespace) -> None:
+    """Run everyone in turn, once all have shown that their results are right."""
+    records = Records(given.events, given.users).make()
+    CHECKED.make()
+    chosen = contenders(options, given)
+    for contender in chosen.values():
+        contender.check(CHECKED)
+    runs: dict[str, Callable[[], Measured]] = {part: _measuring(one, records) for part, one in chosen.items()}
+    if "stages" in given.only:
+        runs["stages"] = lambda: stages(records, options)
+    in_order = [part for part in PARTS if part in runs]
+    results = dict(zip(in_order, in_turn(in_order, given.repeat, lambda part: _run(runs[part], part)), strict=True))
+    rows = [
+        row(name, [one[name] for one in some if name in one])
+        for some in results.values()
+        for name in dict.fromkeys(name for one in some for name in one)
+    ]
+    if rows:
+        columns = ["", *COSTS]
+        screen.table(title(), columns, rows, right=tuple(range(1, len(columns))))
+        explain(options, given)
+    if jobs := [cost for one in results.get("job", []) for cost in one.values()]:
+        show_kpu(jobs)
+    if "latency" in given.only and find_spec("tests.bench.latency"):
+        show_latency()
+
+
+def contenders(options: Options, given: argparse.Namespace) -> dict[str, Contender]:
+    """Return those who are to be measured as a whole."""
+    slots = options.parallelism
+    everyone = {
+        "job": whole_job(options),
+        "replay": replay(slots),
+        "polars": python_peer("polars batch, all in memory", "polars_batch", 1),
+        "bytewax": python_peer(f"bytewax, {slots} processes", "bytewax_flow", slots),
+        "java": json_to_parquet(slots),
+        "loop": python_peer(
+            f"plain loop, {given.loops} at a time", "loop", given.loops, most=MOST_OF_A_LOOP * given.loops
+        ),
+    }
+    return {part: one for part, one in everyone.items() if part in given.only}
+
+
+def row(name: str, costs: Sequence[Cost]) -> list[Any]:
+    """Lay out the runs of one contender: medians, and how far they are apart."""
+    micros = [median([cost.micros(kind) for cost in costs], ".1f", spread=False) for kind in KINDS]
+    memory = reduce(Memory.or_more, (cost.memory for cost in costs))
+    return [
+        name,
+        costs[0].events
+        if len({cost.events for cost in costs}) == 1
+        else median([cost.events for cost in costs], spread=False),
+        median([cost.rate for cost in costs]),
+        median([cost.per_core for cost in costs], spread=False),
+        median([cost.micros() for cost in costs], ".1f"),
+        *micros,
+        *(megabytes(memory) if memory.total else ["", ""]),
+    ]
+
+
+def title() -> str:
+    """Say what was measured on, and with which versions of what takes part."""
+    java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server, server.client() as client:
+        redis: Any = client.info("server")
+    others = [f"Java {java.split(chr(34))[1]}", f"Redis {redis['redis_version']}", *versions("bytewax", "polars")]
+    return ", ".join([machine(*PACKAGES), *others])
+
+
+def explain(options: Options, given: argparse.Namespace) -> None:
+    """Say what the columns and rows are, and who does less."""
+    archive, seconds = " and raw" if options.archive else "", options.checkpoint_seconds
+    repeat, users = given.repeat, f"{given.users:,}"
     screen.out.print(
-        "\nThe batch function: decode, look-ups through a real Redis with memory in front, last access, columns; one"
-        "\nprocess. The whole job: raw Parquet through Flink into enriched, rejected and raw, exactly once, checkpoints"
-        f"\nevery 5 s, between its first and last commit; no offers are sent. {given.users:,} shoppers, 1 % malformed.",
+        f"""
+Median of {repeat}, run in turn (least–most). {users} shoppers, 1 % malformed. Events are those between two
+points of one run, so that starting is not in it. "A core": events for each second of CPU of all processes. Peak:
+resident memory of all processes but Redis, and of the largest Python process ("a worker").
+
+Whole job: raw Parquet to enriched, rejected{archive}, look-ups and last access in Redis, exactly once,
+a checkpoint each {seconds:g} s; a replay sends no offers. Stages: parts of its function, on batches of its size.
+Polars, bytewax and the loop have the same input and output, and were checked for it. None of them commits before its
+end, goes on after a crash, or bounds its memory; polars reads in bulk only what is spelled as the generator does.
+Flink SQL reads lines of JSON without the malformed ones, looks nothing up, and writes neither origin, rejected, raw nor
+partitions; of replay nothing is written at all.""",
         markup=False,
     )
 
 
-def records(count: int, users: int) -> Path:
-    """Make raw files of so many events, or find those of an earlier run."""
-    folder = DATA / "bench" / f"{count}-events-of-{users}"
-    if (folder / "_done").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    made = mixed(Shoppers(1, users=users).records(), 0.01, random.Random(1))
-    with screen.progress() as progress:
-        for first in range(0, count, FILE_ROWS):
-            payloads = [record.payload for record in itertools.islice(made, min(FILE_ROWS, count - first))]
-            pq.write_table(_raw(payloads, first, count), folder / f"{first:09}.parquet", row_group_size=20_000)
-            progress.show(f"making events: {first + len(payloads):,} of {count:,}")
-    (folder / "_done").touch()
-    return folder
-
-
-def _raw(payloads: list[bytes], first: int, count: int) -> pa.Table:
-    numbers = np.arange(first, first + len(payloads))
-    arrival = START + (numbers * (HOURS * 3_600_000_000 // count)).astype("timedelta64[us]")
-    columns = [
-        pa.array(payloads, pa.binary()),
-        pa.array(arrival).cast(pa.timestamp("us", "UTC")),
-        pa.array([f"shardId-{number % 4:012}" for number in numbers.tolist()]),
-        pa.array([f"4959033827149{number:043}" for number in numbers.tolist()]),
-    ]
-    return pa.table(columns, schema=RAW)
-
-
-def batch_function(files: Path, given: argparse.Namespace) -> list[list[Any]]:
-    """Time the function that the job calls, on batches of the job's size."""
-    batches = list(itertools.islice(_batches(files, Settings(lake=Lake(root="")).job.batch_size), 60))
-    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
-        _load_names(redis.url, given.users)
-        run = process(_settings(folder, redis.url, given, replay=None))
-        took, python, of_redis = [], [], []
-        for batch in batches:
-            wall, used, redis_used = time.perf_counter(), time.process_time(), _cpu_of(redis.pid)
-            run(batch)
-            events = len(batch.payload)
-            took.append(events / (time.perf_counter() - wall))
-            python.append((time.process_time() - used) / events * 1e6)
-            of_redis.append((_cpu_of(redis.pid) - redis_used) / events * 1e6)
-    half = len(took) // 2
-    rows = []
-    for name, part in (("batch function, caches cold", slice(0, half)), ("… warm", slice(half, None))):
-        events = sum(len(batch.payload) for batch in batches[part])
-        ours, theirs = statistics.median(python[part]), statistics.mean(of_redis[part])
-        rates = took[part]
-        row = [name, events, int(statistics.median(rates)), _spread(rates)]
-        rows.append([*row, f"{ours + theirs:.1f}", "", f"{ours:.1f}", f"{theirs:.1f}"])
-    return rows
-
-
-def whole_job(files: Path, given: argparse.Namespace) -> list[list[Any]]:
-    """Time the job between its first and its last commit, so that starting up is not in it."""
-    rates, cpus = [], []
-    for _ in range(given.repeat):
-        with tempfile.TemporaryDirectory(dir=DATA) as folder, RedisServer(Path(folder) / "redis") as redis:
-            _load_names(redis.url, given.users)
-            settings = _settings(folder, redis.url, given, replay=files.as_uri())
-            first, last = _measure(settings, Path(folder), given, redis.pid)
-        done = last.processed - first.processed
-        rates.append(done / (last.at - first.at))
-        cpus.append([(last.cpu[kind] - first.cpu[kind]) / done * 1e6 for kind in KINDS])
-    used = [statistics.median(cpu) for cpu in zip(*cpus, strict=True)]
-    rate = int(statistics.median(rates))
-    spent = [f"{one:.1f}" for one in [sum(used), *used]]
-    options = f"{', no archive' if given.no_archive else ''}{', dedup' if given.dedup else ''}"
-    name = f"whole job, {given.parallelism} slots{options}"
-    return [[name, given.events, rate, _spread(rates), *spent]]
-
-
-def _measure(settings: Settings, folder: Path, given: argparse.Namespace, redis: int) -> tuple[Point, Point]:
-    tally = Tally(LakeDoor(settings.lake.root))
-    points: list[Point] = []
-    with (
-        JobProcess(settings, folder / "job", parallelism=given.parallelism, checkpoint_seconds=5) as job,
-        screen.progress() as progress,
-    ):
-        while not job.finished:
-            processed = tally.update().processed
-            if processed > (points[-1].processed if points else 0):
-                points.append(Point(time.monotonic(), processed, _cpu(job.pid, redis)))
-            progress.show(f"{processed:,} of {given.events:,} committed")
-            time.sleep(0.1)
-    if len(points) < 3:
-        sys.exit(f"{given.events:,} events are too few to see more than {len(points)} commits: give more with --events")
-    return points[0], points[-2]  # the last commit waits for the job's end
-
-
-def _cpu(session: int, redis: int) -> Mapping[str, float]:
-    """Sum up what a session's processes, and Redis, have used so far, in seconds."""
-    used: dict[str, float] = defaultdict(float, redis=_cpu_of(redis))
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
-                kind = "jvm" if (entry / "comm").read_text() == "java\n" else "python"
-                used[kind] += _cpu_of(int(entry.name))
-    return used
-
-
-def _cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _batches(files: Path, size: int) -> Iterator[Arrived]:
-    for file in sorted(files.glob("*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(size):
-            origin = {column.name: batch.column(column.name) for column in ORIGIN}
-            yield Arrived(batch.column("payload"), origin)
-
-
-def _load_names(url: str, users: int) -> None:
-    door = RedisDoor.connect(url, timeout=10)
-    door.write_names((one.customer_id, one.name) for one in Shoppers(1, users=users).customers())
-    door.close()
-
-
-def _settings(folder: str, redis_url: str, given: argparse.Namespace, replay: str | None) -> Settings:
-    return Settings(
-        lake=Lake(root=(Path(folder) / "lake").as_uri(), raw=not given.no_archive),
-        source=Source(replay=replay),
-        offers=Offers(enabled=False),
-        redis=Redis(url=redis_url),
-        geo=Geo(mmdb=str(GEO)),
-        dedup=Dedup(enabled=given.dedup),
+def show_kpu(costs: Sequence[Cost]) -> None:
+    """Say what the job's cost means on Managed Flink."""
+    prices = read_prices()
+    found = kpu(sorted(costs, key=lambda cost: cost.micros("jvm", "python"))[len(costs) // 2], prices)
+    screen.out.print(
+        f"""
+One KPU (1 vCPU, 4 GiB), counted as {BUSY:.0%} of such a core: {found.rate:,.0f} events/s, from {found.shards} shards.
+A million events cost ${found.flink_dollars:.4f} for it, ${found.kinesis_dollars:.4f} for Kinesis"""
+        f""" ({prices.region}, prices of {prices.as_of}).""",
+        markup=False,
     )
 
 
-def _spread(values: list[float]) -> str:
-    return f"{min(values):,.0f}–{max(values):,.0f}" if len(values) > 1 else ""
+def show_latency() -> None:
+    """Measure from event to offer, with the job's own bundles and with those of Managed Flink."""
+    from tests.bench import latency  # noqa: PLC0415
+
+    rows = []
+    for name, job in (("event to offer", Job()), ("… with bundles of Managed Flink", latency.MANAGED)):
+        found = latency.measure(job)
+        rows.append([name, found.offers, *(f"{one:,.0f}" for one in (found.p50, found.p99, found.most)), found.lost])
+    columns = ["", "offers", "p50 ms", "p99 ms", "most", "lost"]
+    screen.table("From PutRecords to readable, 2,000 events/s", columns, rows, right=tuple(range(1, len(columns))))
 
 
-def machine(*packages: str) -> str:
-    """Say what was measured on, and with which versions."""
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "CPU")
-    versions = " ".join(f"{name} {metadata.version(name)}" for name in packages)
-    return f"{os.cpu_count()} × {model}, Python {platform.python_version()}, {versions}, commit {_commit()}"
+def show_growth(options: Options, given: argparse.Namespace) -> None:
+    """Print and draw what an event costs after many, and with many partitions."""
+    rows, windows = growth.of_volume(options, given.users, given.growth)
+    rows += growth.of_partitions(options, given.users, min(given.events, given.growth * 1_000_000))
+    columns = ["", *growth.COLUMNS]
+    screen.table(title(), columns, rows, right=tuple(range(1, len(columns))))
+    if given.plot:
+        growth.plot(windows).save(given.plot)
 
 
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "no commit"
+def _measuring(contender: Contender, records: Records) -> Callable[[], Measured]:
+    return lambda: {contender.name: contender.measure(records)}
+
+
+def _run(run: Callable[[], Measured], part: str) -> Measured:
+    """Measure one part; what cannot be measured is left out, and said, rather than all the others lost."""
+    screen.step(part)
+    try:
+        return run()
+    except ClickstreamError as error:
+        screen.err.print(f"{part}: {error}", markup=False)
+        return {}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from cli import screen
 from cli.query import ALL_DAYS, find_query, queries
 from cli.setup import DATA
 from connectors.lake import Lake
-from tests.bench.__main__ import machine
+from tests.bench.measure import machine
 
 FIRST, DAYS = date(2026, 1, 5), 28
 # A session is eight events of one user, a quarter of a minute apart; the day's sessions begin at even distances.

@@ -1,0 +1,128 @@
+"""The input of every measurement: raw files of made-up records, the same bytes for the same numbers on any machine."""
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cli import screen
+from cli.setup import DATA
+from clickstream.batch import Arrived
+from clickstream.decode import decode
+from clickstream.event import Event
+from clickstream.schema import ORIGIN, RAW
+from connectors.redis_door import RedisDoor
+from generator.malformed import mixed
+from generator.shoppers import Shoppers
+
+SEED = 1
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SMALLEST_FILE, LARGEST_FILE = 500, 100_000  # records
+SHARDS = 4
+HOUR = 3_600_000  # milliseconds
+
+
+class Records(NamedTuple):
+    """Which records: they arrive evenly within `hours`, as in life one partition after the other.
+
+    With `at_once` above 1, they take turns in so many partitions, which are all open all the time.
+    """
+
+    events: int
+    users: int = 100_000
+    hours: int = 2
+    at_once: int = 1
+    malformed: float = 0.01  # share of them
+
+    @property
+    def folder(self) -> Path:
+        """Where they are kept from one run to the next."""
+        return DATA / "bench" / "-".join(f"{value}-{name}" for name, value in self._asdict().items())
+
+    @property
+    def raw(self) -> Path:
+        """The records as the job's raw archive has them."""
+        return self.folder / "raw"
+
+    def files(self) -> list[Path]:
+        """The raw files, in order."""
+        return sorted(self.raw.glob("*.parquet"))
+
+    def make(self) -> "Records":
+        """Write them, unless an earlier run has."""
+        if not (self.folder / "_done").exists():
+            self.raw.mkdir(parents=True, exist_ok=True)
+            with screen.progress() as progress:
+                for number, payloads in enumerate(self._payloads()):
+                    first = number * self._rows_a_file
+                    pq.write_table(
+                        self._table(payloads, first), self.raw / f"{number:05}.parquet", row_group_size=20_000
+                    )
+                    progress.show(f"making events: {first + len(payloads):,} of {self.events:,}")
+            (self.folder / "_done").touch()
+        return self
+
+    def make_lines(self) -> Path:
+        """Write the events among them as lines of JSON, for those who can read nothing else, unless they are there."""
+        folder = self.folder / "lines"
+        if not (self.folder / "_lines").exists():
+            folder.mkdir(exist_ok=True)
+            for file in self.files():
+                payloads = pq.read_table(file, columns=["payload"])["payload"].to_pylist()
+                events = [payload for payload in payloads if isinstance(decode(payload), Event)]
+                (folder / file.with_suffix(".json").name).write_bytes(b"\n".join(events))
+            (self.folder / "_lines").touch()
+        return folder
+
+    def batches(self, size: int) -> Iterator[Arrived]:
+        """Read them as the job is given them."""
+        for file in self.files():
+            for batch in pq.ParquetFile(file).iter_batches(size):
+                origin = {column.name: batch.column(column.name) for column in ORIGIN}
+                yield Arrived(batch.column("payload"), origin)
+
+    def names(self) -> Mapping[str, str]:
+        """The names of those users who have signed up."""
+        return _names(self.users)
+
+    def load_names(self, redis_url: str) -> None:
+        """Put the names where the look-ups find them."""
+        door = RedisDoor.connect(redis_url, timeout=10)
+        door.write_names(self.names().items())
+        door.close()
+
+    @property
+    def _rows_a_file(self) -> int:
+        return min(max(self.events // 10, SMALLEST_FILE), LARGEST_FILE)
+
+    def _shoppers(self) -> Shoppers:
+        return Shoppers(SEED, users=self.users, start=START, per_second=self.events / (self.hours * 3600))
+
+    def _payloads(self) -> Iterator[list[bytes]]:
+        made = itertools.islice(mixed(self._shoppers().records(), self.malformed, random.Random(SEED)), self.events)
+        while payloads := [record.payload for record in itertools.islice(made, self._rows_a_file)]:
+            yield payloads
+
+    def _table(self, payloads: list[bytes], first: int) -> pa.Table:
+        numbers = np.arange(first, first + len(payloads))
+        arrival = np.datetime64(START.replace(tzinfo=None), "ms") + numbers * (self.hours * HOUR) // self.events
+        arrival = arrival + numbers % self.at_once * HOUR
+        columns = [
+            pa.array(payloads, pa.binary()),
+            pa.array(arrival).cast(pa.timestamp("us", "UTC")),
+            pa.array([f"shardId-{number % SHARDS:012}" for number in numbers.tolist()]),
+            pa.array([f"4959033827149{number:043}" for number in numbers.tolist()]),
+        ]
+        return pa.table(columns, schema=RAW)
+
+
+@lru_cache
+def _names(users: int) -> Mapping[str, str]:
+    return {one.customer_id: one.name for one in Shoppers(SEED, users=users).customers()}

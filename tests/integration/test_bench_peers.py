@@ -1,0 +1,44 @@
+"""What the job is compared with does the same work: its rows, and what it leaves in Redis, are the oracle's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cli.servers import RedisServer
+from clickstream.errors import Refused
+from tests import lakes
+from tests.bench.contender import LAKE, Contender
+from tests.bench.equal import differences
+from tests.bench.java import json_to_parquet
+from tests.bench.measure import Point
+from tests.bench.python_peers import python_peer
+from tests.bench.records import Records
+
+RECORDS = Records(1_000, users=100, malformed=0.1)
+LOOP = python_peer("loop", "loop", 2)
+PEERS = [LOOP, python_peer("bytewax", "bytewax_flow", 2), python_peer("polars", "polars_batch", 1), json_to_parquet(1)]
+
+
+@pytest.fixture(scope="module")
+def records() -> Records:
+    return RECORDS.make()
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_a_peer_has_the_right_results(peer: Contender, records: Records) -> None:
+    peer.check(records)
+
+
+def test_one_wrong_value_and_one_forgotten_access_are_seen(records: Records) -> None:
+    def run(records: Records, folder: Path, redis: RedisServer) -> Sequence[Point]:
+        points = LOOP.run(records, folder, redis)
+        lakes.rewrite(lakes.files(folder / LAKE, "enriched")[0], lakes.with_value("city", 0, "Nowhere"))
+        with redis.client() as client:
+            seen = next(user for user in client.scan_iter("user:*") if client.hexists(user, "last_access"))
+            client.hdel(seen, "last_access")
+        return points
+
+    wrong = r"gets 2 things wrong:\nenriched .*: city is 'Nowhere' and should be .*\nuser \w+ is missing"
+    with pytest.raises(Refused, match=wrong):
+        Contender("careless", run, differences).check(records)
