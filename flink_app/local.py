@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -92,10 +93,16 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
         # A process for each slot, as on a cluster; otherwise all workers would be threads of this one, under one GIL.
         "_python_worker_execution_mode": "process",
     }
-    from pyflink.common import Configuration  # noqa: PLC0415
-    from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
     from pyflink.java_gateway import get_gateway  # noqa: PLC0415
 
+    starting = threading.Thread(target=get_gateway)
+    starting.start()
+    from pyflink.common import Configuration  # noqa: PLC0415
+    from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
+
+    import flink_app.main  # noqa: F401, PLC0415  # this takes as long as the JVM does
+
+    starting.join()
     flink = Configuration()
     for key, value in options.items():
         flink.set_string(key, value)
