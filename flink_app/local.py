@@ -83,13 +83,14 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
     shutil.copytree(home / "conf", conf)
     for name in ("log", "tmp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1, and the sink's v2.
+    os.environ.setdefault("AWS_CBOR_DISABLE", "true")
+    os.environ.setdefault("CBOR_ENABLED", "false")
     os.environ |= {
         "FLINK_HOME": str(home),  # without it PyFlink overwrites the plugin folder
         "FLINK_PLUGINS_DIR": str(S3_PLUGIN.resolve()),
         "FLINK_CONF_DIR": str(conf.resolve()),
         "FLINK_LOG_DIR": str((folder / "log").resolve()),
-        "AWS_CBOR_DISABLE": "1",  # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1 …
-        "CBOR_ENABLED": "false",  # … and the sink's v2
         # A process for each slot, as on a cluster; otherwise all workers would be threads of this one, under one GIL.
         "_python_worker_execution_mode": "process",
     }
