@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -11,17 +10,19 @@ from typing import Final
 
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from cli import screen
 from cli.job import JobProcess
 from cli.servers import Kinesalite, RedisServer
-from cli.setup import DATA, GEO
+from cli.setup import DATA
 from cli.tally import Tally
-from clickstream.settings import Geo, Lake, Offers, Redis, Settings, Source
+from clickstream.settings import Source
 from connectors.lake import Lake as LakeDoor
 from generator.kinesis import KinesisPublisher
 from generator.records import Record
-from tests.bench.measure import Cost, Point, between, in_turn, machine, median, usage
+from tests.bench.job import Options, between_commits
+from tests.bench.measure import Cost, between, in_turn, machine, median, watch
 from tests.bench.records import SHARDS, Records
 from tests.bench.standin import Held, serving
 
@@ -34,23 +35,16 @@ def measure(name: str, records: Records) -> Cost:
     with tempfile.TemporaryDirectory(dir=DATA) as folder, ExitStack() as running:
         redis = running.enter_context(RedisServer(Path(folder) / "redis"))
         records.load_names(redis.url)
-        settings = Settings(
-            lake=Lake(root=(Path(folder) / "lake").as_uri()),
-            source=running.enter_context(_source(name, records, Path(folder))),
-            offers=Offers(enabled=False),
-            redis=Redis(url=redis.url),
-            geo=Geo(mmdb=str(GEO)),
-        )
+        source = running.enter_context(_source(name, records, Path(folder)))
+        settings = replace(Options().settings(Path(folder), redis.url), source=source)
         tally = Tally(LakeDoor(settings.lake.root))
-        points: list[Point] = []
-        with JobProcess(settings, Path(folder) / "job", checkpoint_seconds=2) as job, screen.progress() as progress:
-            while not job.finished and tally.processed < records.events:
-                processed = tally.update().processed
-                if processed > (points[-1].processed if points else 0):
-                    points.append(Point(time.monotonic(), processed, *usage([job.pid], redis.pid)))
-                progress.show(f"{name}: {processed:,} of {records.events:,} committed")
-                time.sleep(0.1)
-    return between(points, 0, -2)  # a replay's last commit waits for the job's end
+        job = running.enter_context(JobProcess(settings, Path(folder) / "job", checkpoint_seconds=2))
+
+        def is_running() -> bool:
+            return not job.finished and tally.processed < records.events
+
+        points = list(watch([job.pid], redis.pid, lambda: tally.update().processed, is_running))
+    return between(between_commits(points))
 
 
 @contextmanager
