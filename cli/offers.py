@@ -19,7 +19,7 @@ from clickstream.errors import Refused
 from connectors.kinesis_reader import Record, read
 from connectors.offers import Offer, Seen, as_json, read_offer
 from connectors.positions import AtTimestamp, Checkpoint, Latest, Start, TrimHorizon
-from connectors.webhook import Webhook
+from connectors.webhook import Home, Webhook
 
 COLUMNS: Final = f"{'time':<19}  {'event':<11}  {'user':<10}  {'product':>10}  {'price':>10}  {'viewed':>6}  offer"
 
@@ -94,8 +94,13 @@ def offers(
         str | None, typer.Option(help="POST each offer to this https:// address before it is shown.", metavar="URL")
     ] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let the webhook be http:// or at an address that is not public.")
-    ] = False,
+        list[str] | None,
+        typer.Option(
+            help="A host or network of your own that the webhook may be at, or redirect to, and by http:// too: "
+            "shop.internal, 10.0.0.0/8. May be given more than once.",
+            metavar="NAME|NETWORK",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as is done when piped.")] = False,
     limit: Annotated[int | None, typer.Option(help="Stop after this many offers.", min=1, metavar="N")] = None,
     checkpoint: Annotated[
@@ -114,7 +119,7 @@ def offers(
     clickstream offers --follow --checkpoint seen.json --webhook https://shop.example/offers
     """  # noqa: D301  # the backslash is for typer: leave these lines as they are
     start = _start(since)
-    hook = Webhook(webhook, allow_private=allow_private) if webhook else None
+    hook = Webhook(webhook, Home.of(allow_private or ())) if webhook else None
     kept = Checkpoint.load(checkpoint, stream) if checkpoint else Checkpoint(stream)
     if kept.positions:
         _say(f"going on from {checkpoint}")
