@@ -114,7 +114,8 @@ def _row(title: str, sent: int, now: Verdict, before: Verdict | None, recovery: 
         return sum(now.differences.get(k, 0) - (before.differences.get(k, 0) if before else 0) for k in kinds)
 
     repeats = (now.offers or {}).get("repeats", 0) - ((before.offers or {}).get("repeats", 0) if before else 0)
-    lost, offers = more(*LOST), more(Kind.OFFER_MISSING)
+    lost = max(more(Kind.LOST), more(Kind.NOT_IN_RAW)) + more(Kind.UNREADABLE)  # most are both
+    offers = more(Kind.OFFER_MISSING)
     twice = more(*(kind for kind in Kind if kind not in (*LOST, Kind.OFFER_MISSING)))
     good = not (lost or twice or offers) and recovery is not None
     return Row(title, sent, lost, twice, offers, repeats, None if recovery is None else round(recovery, 1), proof, good)
