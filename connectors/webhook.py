@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from random import Random
 from string import ascii_letters, digits
 from typing import Any, Final, Self
@@ -48,12 +48,16 @@ def resolve(host: str, port: int) -> list[str]:
 
 def is_public(address: str) -> bool:
     """Say whether an address is out on the internet: not loopback, private, link-local or otherwise set apart."""
+    return public_address(str(_reached(address))) is not None
+
+
+def _reached(address: str) -> IPv4Address | IPv6Address:
+    """Return what an address leads to: the IPv4 address inside of one by which IPv6 reaches such."""
     parsed = ip_address(address)
-    if isinstance(parsed, IPv6Address):
-        inner = ip_address(parsed.packed[-4:]) if parsed in _NAT64 else parsed.sixtofour
-        if inner is not None:
-            return is_public(str(inner))
-    return public_address(address) is not None
+    if isinstance(parsed, IPv4Address):
+        return parsed
+    translated = IPv4Address(parsed.packed[-4:]) if parsed in _NAT64 else None
+    return parsed.ipv4_mapped or translated or parsed.sixtofour or parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,10 @@ class Home:
 
     def has(self, host: str, address: str) -> bool:
         """Say whether a host that is at this address is one of them."""
-        parsed = ip_address(address)
-        mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-        parsed = mapped or parsed
-        if any(parsed in network for network in self.networks):
+        reached = _reached(address)
+        if any(reached in network for network in self.networks):
             return True
-        return host.lower().rstrip(".") in self.names and not any(parsed in network for network in _METADATA)
+        return host.lower().rstrip(".") in self.names and not any(reached in network for network in _METADATA)
 
 
 @dataclass(frozen=True, slots=True)

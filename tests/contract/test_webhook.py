@@ -406,6 +406,7 @@ def test_an_address_on_the_internet_is_public(address: str) -> None:
         ("shop.inside", "SHOP.inside", "fd12::1", True),
         ("shop.inside", "shop.inside", "169.254.169.254", False),
         ("shop.inside", "shop.inside", "::ffff:169.254.169.254", False),
+        ("shop.inside", "shop.inside", "64:ff9b::169.254.169.254", False),
         ("shop.inside", "shop.inside", "fe80::1%eth0", False),
         ("shop.inside", "shop.inside", "fd00:ec2::254", False),
         ("shop.inside", "other.inside", "10.1.2.3", False),
