@@ -27,7 +27,7 @@ COLUMNS: Final = {
     "rejected": REJECTED.names,
     "suppressed": [column.name for column in ORIGIN],
 }
-ERASURES: Final = "_erasures"  # the records of `clickstream privacy erase`: how many rows, of which table and shard
+ERASURES: Final = "_erasures"  # the records of `clickstream privacy erase`: which rows, of which table and shard
 LOOKED_INTO: Final = 1_000_000  # records of which the columns are compared too, unless all are asked for
 CLOCKS: Final = timedelta(minutes=5)  # how far the stream's clock and ours may be apart
 HOURS_SHOWN: Final = 40
@@ -151,10 +151,10 @@ def _partition(moment: datetime) -> str:
 
 
 def _take_in_erased(ledger: Ledger, lake: Lake, file: LakeFile) -> None:
-    for batch in lake.batches(file, ["table", "shard_id", "rows"]):
+    for batch in lake.batches(file, ["table", "origins", "offers"]):
         for row in batch.to_pylist():
             if row["table"] in TABLES:
-                ledger.add_erased(row["table"], file.partition, row["shard_id"], row["rows"])
+                ledger.add_erased(**row)
 
 
 def _accept_manifest(ledger: Ledger, manifest: Path) -> None:

@@ -93,8 +93,13 @@ def offers(
         str | None, typer.Option(help="POST each offer to this https:// address before it is shown.", metavar="URL")
     ] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let the webhook be http:// or at an address that is not public.")
-    ] = False,
+        list[str] | None,
+        typer.Option(
+            help="A host or network of your own that the webhook may be at, or redirect to, and by http:// too: "
+            "shop.internal, 10.0.0.0/8. May be given more than once.",
+            metavar="NAME|NETWORK",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as is done when piped.")] = False,
     limit: Annotated[int | None, typer.Option(help="Stop after this many offers.", min=1, metavar="N")] = None,
     checkpoint: Annotated[
@@ -112,10 +117,10 @@ def offers(
     clickstream offers --follow --since latest | jq .product_id
     clickstream offers --follow --checkpoint seen.json --webhook https://shop.example/offers
     """  # noqa: D301  # the backslash is for typer: leave these lines as they are
-    from connectors.webhook import Webhook  # noqa: PLC0415  # HTTP takes a moment
+    from connectors.webhook import Home, Webhook  # noqa: PLC0415  # HTTP takes a moment
 
     start = _start(since)
-    hook = Webhook(webhook, allow_private=allow_private) if webhook else None
+    hook = Webhook(webhook, Home.of(allow_private or ())) if webhook else None
     kept = Checkpoint.load(checkpoint, stream) if checkpoint else Checkpoint(stream)
     if kept.positions:
         _say(f"going on from {checkpoint}")
