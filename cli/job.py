@@ -18,6 +18,9 @@ from flink_app.state import FLINK_IS_GONE, latest
 STOP_SECONDS: Final = 120.0
 """How long a savepoint and the last commits may take."""
 
+QUICK_TO_COMPILE: Final = "-XX:TieredStopAtLevel=1"
+"""Of a job that is soon over the JVM spends more on making its code fast than that code would save."""
+
 RESTARTS_IN_VAIN: Final = 5
 """How often a job that is killed is started again, if it does not get as far as a checkpoint."""
 
@@ -42,7 +45,8 @@ class JobProcess:
     everything committed.
 
     With `recover` it begins where the last job of that folder has left off, and a process that was killed is started
-    again from its last checkpoint by whoever calls `check`. `begin_from` names another state to begin with.
+    again from its last checkpoint by whoever calls `check`. `begin_from` names another state to begin with. A `short`
+    one starts with less work and runs slower (docs/performance.md).
     """
 
     def __init__(
@@ -54,12 +58,14 @@ class JobProcess:
         checkpoint_seconds: float = 2,
         recover: bool = False,
         begin_from: Path | None = None,
+        short: bool = False,
     ) -> None:
         check_folder(folder)
         self._settings = settings
         self._folder = folder.absolute()
         self._arguments = ["--parallelism", str(parallelism), "--checkpoint-seconds", str(checkpoint_seconds)]
         self._recover = recover
+        self._short = short
         self._begin_from = begin_from and begin_from.absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._state = -1
@@ -100,6 +106,7 @@ class JobProcess:
         keys = {} if at_aws else {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
         environment = {
             **keys,
+            **({"JVM_ARGS": QUICK_TO_COMPILE} if self._short else {}),
             **os.environ,
             FILE_VARIABLE: str(properties),
             "CLICKSTREAM_STATE_FD": str(told),

@@ -132,7 +132,7 @@ class Ledger:
         self._one_in = one_in
         self._entries = _Sheet(scratch / "entries.parquet", _ENTRY)
         self._offers = _Sheet(scratch / "offers.parquet", _OFFER)
-        self._erased: Counter[tuple[str, int | None, str]] = Counter()
+        self._erased = _Sheet(scratch / "erased.parquet", _ERASED)
         self._files: list[str] = []
         self._unreadable: list[Finding] = []
         self._looked_into = 0
@@ -149,6 +149,7 @@ class Ledger:
         with suppress(OSError):
             self._entries.close()
             self._offers.close()
+            self._erased.close()
         self._database.close()
 
     def accept(self, records: Iterable[tuple[bytes, str, str, datetime]]) -> int:
@@ -191,9 +192,11 @@ class Ledger:
         """Take note of a file that cannot be read."""
         self._unreadable.append(Finding(Kind.UNREADABLE, why, files=(path,)))
 
-    def add_erased(self, table: str, partition: str, shard_id: str, rows: int) -> None:
-        """Take note that a privacy erase has taken so many rows out of a table's partition, all of one shard."""
-        self._erased[table, _hour(partition), shard_id] += rows
+    def add_erased(self, table: str, origins: Sequence[str] | None, offers: Sequence[str] | None) -> None:
+        """Take note that a privacy erase has taken rows out of a table: `connectors.erasure` digests what of them."""
+        for kind, digests in ((table, origins or ()), (_OFFERS, offers or ())):
+            columns = [pa.array([kind] * len(digests), pa.string()), pa.array(digests, pa.string())]
+            self._erased.write(pa.Table.from_arrays(columns, schema=_ERASED))
 
     def add_offers(self, offers: Iterable[tuple[str, str, str]]) -> None:
         """Take in what is in the offers stream: an offer's id, and the shard and sequence number it has there."""
@@ -206,6 +209,7 @@ class Ledger:
         """Compare, and name up to `first` differences of each kind."""
         self._entries.close()
         self._offers.close()
+        self._erased.close()
         self._database.execute(_BOOKS, {"file": self._entries.path, **_scope(terms)})
         self._excuse("gone", _OUT, OUTCOMES)
         self._excuse("gone_from_raw", "raw", ("raw",))
@@ -235,19 +239,14 @@ class Ledger:
         )
 
     def _excuse(self, column: str, present: str, tables: Sequence[str]) -> None:
-        """Mark as many of an hour's and shard's missing records as were erased there; which ones, nobody can tell.
-
-        A record that is nowhere in the lake, and of whose arrival nothing is known, counts for any hour of its shard.
-        """
+        """Mark those of the missing records that were erased."""
         self._run(f"ALTER TABLE books ADD COLUMN {column} BOOLEAN DEFAULT false")
-        for (table, hour, shard), rows in self._erased.items():
-            if table in tables:
-                self._run(
-                    f"UPDATE books SET {column} = true WHERE rowid IN (SELECT rowid FROM books WHERE {present} = 0"
-                    f" AND NOT {column} AND {_SHARD} = $shard AND coalesce(arrival // {_HOUR_MICROS} = $hour, true)"
-                    f" ORDER BY arrival IS NULL, ({_OUT} + raw) > 0, {_SEQUENCE} LIMIT {int(rows)})",
-                    {"shard": shard, "hour": hour},
-                )
+        origin = _DIGEST.format(f"{_SHARD} || '/' || {_SEQUENCE}")
+        self._run(
+            f"UPDATE books SET {column} = true WHERE {present} = 0 AND {origin} IN"
+            " (SELECT digest FROM read_parquet($erased) WHERE list_contains($tables, kind))",
+            {"erased": self._erased.path, "tables": list(tables)},
+        )
 
     def _add(
         self,
@@ -338,6 +337,7 @@ class Ledger:
         self, terms: Terms, differences: Counter[Kind], first: int
     ) -> tuple[dict[str, int], list[Finding]]:
         parameters = {"offers_since": _micros(terms.offers_since)}
+        erased = {"erased": self._erased.path, "offers": _OFFERS}
         self._database.execute(_OFFERS_DUE)
         self._database.execute(_OFFERS_SENT, {"file": self._offers.path})
         ((due, sent, distinct),) = self._all(
@@ -351,10 +351,8 @@ class Ledger:
         ):
             if kind is Kind.OFFER_UNEXPECTED and not terms.whole_lake:
                 continue
-            given = parameters if kind is Kind.OFFER_MISSING else {}
+            given = parameters if kind is Kind.OFFER_MISSING else erased
             ((count,),) = self._all(f"SELECT count(*) FROM ({query})", given)
-            if kind is Kind.OFFER_UNEXPECTED:  # as many may have been earned by rows that were erased since
-                count -= min(count, sum(rows for (table, *_), rows in self._erased.items() if table == "enriched"))
             differences[kind] = count
             if not count:
                 continue
@@ -430,6 +428,9 @@ _ENTRY: Final = pa.schema(
         ("owes", pa.bool_()),  # whether that offer has to have been sent
     ]
 )
+_OFFERS: Final = "offers"
+_ERASED: Final = pa.schema([("kind", pa.string()), ("digest", pa.string())])  # a kind is a table, or _OFFERS
+_DIGEST: Final = "left(sha256({}), 16)"  # as connectors.erasure.digest
 _OFFER: Final = pa.schema([("offer_id", pa.string()), (_SHARD, pa.string()), (_SEQUENCE, pa.string())])
 
 _COUNTS: Final = ", ".join(f"count(*) FILTER (source = {number}) AS {name}" for number, name in enumerate(SOURCES))
@@ -466,7 +467,10 @@ _MISSING: Final = (
     f"SELECT {_SHARD}, {_SEQUENCE}, arrival FROM due ANTI JOIN sent ON offer = offer_id"
     " WHERE owes AND arrival >= $offers_since"
 )
-_UNEXPECTED: Final = f"SELECT {_SHARD}, {_SEQUENCE}, NULL FROM sent ANTI JOIN due ON offer = offer_id"
+_UNEXPECTED: Final = (
+    f"SELECT {_SHARD}, {_SEQUENCE}, NULL FROM sent ANTI JOIN due ON offer = offer_id WHERE"
+    f" {_DIGEST.format('offer_id')} NOT IN (SELECT digest FROM read_parquet($erased) WHERE kind = $offers)"
+)
 
 
 def _detail(kind: Kind, book: Mapping[str, Any], entries: Sequence[_Entry]) -> str:

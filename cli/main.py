@@ -328,7 +328,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _add_commands() -> None:
     """Add the commands that have a file of their own."""
     from cli import deploy, privacy  # noqa: PLC0415
-    from cli.audit import audit  # noqa: PLC0415
+    from cli.auditor import audit  # noqa: PLC0415
     from cli.dashboard import dashboard  # noqa: PLC0415
     from cli.metrics import metrics  # noqa: PLC0415
     from cli.offers import offers  # noqa: PLC0415

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,10 +15,12 @@ from cli import screen
 from cli.servers import LOOPBACK
 from cli.setup import DATA
 from clickstream.errors import ClickstreamError, Refused
-from connectors.flink_rest import FlinkRest, Label
-from connectors.lake import Lake
 from enrichment.metrics import GAUGES, PURPOSE
 from flink_app.state import REST
+
+if TYPE_CHECKING:
+    from connectors.flink_rest import FlinkRest, Label
+    from connectors.lake import Lake
 
 _OLDEST: Final = ("of", "oldest")
 _NEWEST: Final = ("of", "newest")
@@ -30,8 +32,8 @@ _PURPOSE: Final = {**PURPOSE, DELAY: "how long the oldest and the newest record 
 class Meters:
     """What a running job counts, and how long records took into the lake."""
 
-    flink: FlinkRest
-    lake: Lake
+    flink: "FlinkRest"
+    lake: "Lake"
 
     def __str__(self) -> str:
         """Write it all in Prometheus' text format."""
@@ -62,7 +64,7 @@ class Meters:
                 parts.append(f"{who} is left alone")
         return "".join(f" · {part}" for part in parts)
 
-    def _delay(self) -> Mapping[tuple[str, Label], float]:
+    def _delay(self) -> "Mapping[tuple[str, Label], float]":
         """Look at the file that was committed last, of this hour's and the last one's."""
         now = datetime.now(UTC)
         hours = [(now - timedelta(hours=back)).strftime("year=%Y/month=%m/day=%d/hour=%H") for back in (0, 1)]
@@ -78,7 +80,7 @@ class Glance:
     """The most telling of a job's metrics in a few words, looked up every few seconds; none if it does not answer."""
 
     def __init__(
-        self, folder: Path, lake: Lake, *, seconds: float = 2.0, clock: Callable[[], float] = time.monotonic
+        self, folder: Path, lake: "Lake", *, seconds: float = 2.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._folder = folder
         self._lake = lake
@@ -89,6 +91,8 @@ class Glance:
 
     def __str__(self) -> str:
         """Say it, to be put behind something else."""
+        from connectors.flink_rest import FlinkRest  # noqa: PLC0415
+
         if self._clock() >= self._due and (url := rest_of_run(self._folder)) is not None:
             try:
                 self._words = Meters(FlinkRest(url, timeout=1), self._lake).words()
@@ -151,6 +155,9 @@ def metrics(
     clickstream metrics
     clickstream metrics --port 9249 & curl http://127.0.0.1:9249/metrics
     """  # noqa: D301
+    from connectors.flink_rest import FlinkRest  # noqa: PLC0415  # HTTP and Arrow take a moment
+    from connectors.lake import Lake  # noqa: PLC0415
+
     url = flink or rest_of_run(folder)
     if url is None:
         raise Refused(f"no job has been run in {folder}. Next: clickstream run --follow, or name one with --flink URL")
@@ -163,5 +170,5 @@ def metrics(
         server.serve_forever()
 
 
-def _braces(label: Label) -> str:
+def _braces(label: "Label") -> str:
     return "" if label is None else f'{{{label[0]}="{label[1]}"}}'

@@ -8,18 +8,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import boto3
 import typer
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 
 from clickstream.errors import Refused
 from connectors.kinesis_reader import Record, read
 from connectors.offers import Offer, Seen, as_json, read_offer
 from connectors.positions import AtTimestamp, Checkpoint, Latest, Start, TrimHorizon
-from connectors.webhook import Webhook
+
+if TYPE_CHECKING:
+    from connectors.webhook import Webhook
 
 COLUMNS: Final = f"{'time':<19}  {'event':<11}  {'user':<10}  {'product':>10}  {'price':>10}  {'viewed':>6}  offer"
 
@@ -39,7 +38,7 @@ class Consumer:
 
     show: Callable[[Offer, bytes], None]
     complain: Callable[[str], None]
-    webhook: Webhook | None = None
+    webhook: "Webhook | None" = None
     seen: Seen = field(default_factory=Seen)
     offers: int = 0
     repeats: int = 0
@@ -94,8 +93,13 @@ def offers(
         str | None, typer.Option(help="POST each offer to this https:// address before it is shown.", metavar="URL")
     ] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let the webhook be http:// or at an address that is not public.")
-    ] = False,
+        list[str] | None,
+        typer.Option(
+            help="A host or network of your own that the webhook may be at, or redirect to, and by http:// too: "
+            "shop.internal, 10.0.0.0/8. May be given more than once.",
+            metavar="NAME|NETWORK",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as is done when piped.")] = False,
     limit: Annotated[int | None, typer.Option(help="Stop after this many offers.", min=1, metavar="N")] = None,
     checkpoint: Annotated[
@@ -113,8 +117,10 @@ def offers(
     clickstream offers --follow --since latest | jq .product_id
     clickstream offers --follow --checkpoint seen.json --webhook https://shop.example/offers
     """  # noqa: D301  # the backslash is for typer: leave these lines as they are
+    from connectors.webhook import Home, Webhook  # noqa: PLC0415  # HTTP takes a moment
+
     start = _start(since)
-    hook = Webhook(webhook, allow_private=allow_private) if webhook else None
+    hook = Webhook(webhook, Home.of(allow_private or ())) if webhook else None
     kept = Checkpoint.load(checkpoint, stream) if checkpoint else Checkpoint(stream)
     if kept.positions:
         _say(f"going on from {checkpoint}")
@@ -177,6 +183,10 @@ def _start(since: str) -> Start:
 
 def kinesis_client(endpoint: str | None, region: str | None) -> Any:
     """Make a client for AWS, or for a stand-in at an endpoint. Whoever calls tries again by themselves."""
+    import boto3  # noqa: PLC0415  # it takes a second
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
     settings: dict[str, Any] = {"endpoint_url": endpoint, "region_name": region}
     config = {"retries": {"total_max_attempts": 1}, "read_timeout": 20}  # the reader tries again by itself
     if endpoint and endpoint.startswith("http://"):  # a stand-in, which looks at none of this but wants to have it

@@ -1,5 +1,7 @@
 """The whole pipeline on this machine: servers, users, events, the job, and the sum of it."""
 
+# ruff: noqa: PLC0415  # what is not needed to start the job is imported while it starts
+
 import itertools
 import json
 import os
@@ -16,8 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cli import screen
-from cli.audit import Audit, check
-from cli.front import loopback_session, open_front
 from cli.job import JobProcess, check_folder
 from cli.metrics import Glance
 from cli.servers import Kinesalite, Localemu, RedisServer, is_in_use
@@ -26,14 +26,10 @@ from clickstream.errors import Refused, Unavailable
 from clickstream.settings import Dedup, Geo, Offers, Privacy, Settings, Source, flink_uri
 from clickstream.settings import Lake as LakeSettings
 from clickstream.settings import Redis as RedisSettings
-from connectors.customers import customers_in
 from connectors.kinesis_reader import read
 from connectors.lake import Lake
-from connectors.redis_door import RedisDoor
-from connectors.users import Users, sync_names
 from flink_app.state import check as check_state
 from flink_app.state import is_savepoint, latest
-from generator.http import HttpPublisher
 from generator.kinesis import KinesisPublisher
 from generator.lines import records_in
 from generator.malformed import mixed
@@ -46,6 +42,8 @@ CLICKS, OFFERS = "clicks", "offers"
 PRIVACY_KEY: Final = "CLICKSTREAM_PRIVACY_KEY"
 STUCK_SECONDS: Final = 180.0
 """How long nothing may happen before the run is given up."""
+SHORT: Final = 200_000
+"""Up to so many events a run is over sooner if the JVM does not make its code as fast as it can."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,14 @@ class Run:
             sent_before = sum(1 for _ in read(kinesis.client(), OFFERS)) if self.follow else 0
             screen.step(self._starting(state, len(owed)))
             settings = self._settings(redis.url, kinesis.endpoint)
-            seconds = 10 if self.follow else 2
             job = JobProcess(
                 settings,
                 self.home / "flink",
                 parallelism=self.parallelism,
-                checkpoint_seconds=seconds,
+                checkpoint_seconds=10 if self.follow else 1,
                 recover=self.follow,
                 begin_from=self.begin_from,
+                short=not self.follow and self.events is not None and self.events <= SHORT,
             )
             running.enter_context(job)
             self._load_users(redis.url, state)
@@ -121,6 +119,8 @@ class Run:
             offers = [
                 json.loads(one.data) for one in itertools.islice(read(kinesis.client(), OFFERS), sent_before, None)
             ]
+            from cli.audit import Audit, check
+
             screen.step("auditing what came out against what the stream accepted")
             # The stream holds the offers of earlier runs too: with a time given, an offer more is no difference.
             since = datetime.fromtimestamp(0, UTC) if sent_before else None
@@ -197,6 +197,10 @@ class Run:
         return f"env:{PRIVACY_KEY}"
 
     def _load_users(self, redis_url: str, state: Path | None) -> None:
+        from connectors.customers import customers_in
+        from connectors.redis_door import RedisDoor
+        from connectors.users import Users, sync_names
+
         database = self.folder / "users.db"
         if state is None:
             database.unlink(missing_ok=True)  # a run's users are its own, not those of the run before
@@ -234,6 +238,9 @@ class Run:
         if not self.through_api:
             screen.step(f"publishing to {kinesis.endpoint}, stream {CLICKS}")
             return KinesisPublisher(kinesis.client(), CLICKS, on_accepted=lambda _, *place: publishing.accept(*place))
+        from cli.front import loopback_session, open_front
+        from generator.http import HttpPublisher
+
         screen.step("opening the front door")
         localemu = running.enter_context(Localemu(self.folder / "localemu", kinesis.endpoint))
         url = open_front(localemu, CLICKS)

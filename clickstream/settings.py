@@ -45,6 +45,7 @@ class Lake(_Group, frozen=True):
 
     root: str
     raw: bool = True  # off where Firehose archives
+    writers: int = 1  # of each table, each with a file an hour and checkpoint; not with de-duplication
     endpoint: str | None = None  # of an S3 that is not Amazon's
 
 

@@ -18,15 +18,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
+from msgspec import Struct, field
 
 from clickstream.errors import Refused, Unavailable
+from clickstream.offer import earns, id_of_click
 from clickstream.person import Person
 from clickstream.schema import UTC_MICROS
 from connectors.lake import Lake, LakeFile
@@ -42,11 +44,14 @@ RECORD: Final = pa.schema(
         pa.field("table", pa.string()),
         pa.field("shard_id", pa.string()),  # empty where rows do not say where they came from
         pa.field("rows", pa.int64()),
+        pa.field("origins", pa.list_(pa.string())),  # digests, see `digest`; of those rows that have one
+        pa.field("offers", pa.list_(pa.string())),  # digests of the ids of the offers that they have earned
     ]
 )
 PASSES: Final = 3
 """How often to look again for what a job has committed meanwhile."""
 
+_EARNING: Final = ("event_name", "click_id", "additional_data")
 _SWAP: Final = ".swap.json"
 _LOCK: Final = ".lock.json"
 _NEW: Final = ".part-erased-"
@@ -59,7 +64,6 @@ class Theirs(NamedTuple):
     table: str
     file: LakeFile
     rows: int
-    shards: dict[str, int]  # rows by shard
     addresses: set[str]
     data: pa.Table | list[bytes]  # their rows, or their lines
 
@@ -73,9 +77,25 @@ class _Swap(Struct):
     files: list[tuple[str, str | None]]  # old and new by their paths below the root; None if nothing is left
 
 
+class _Gone(Struct):
+    """What was taken out of one shard's rows in a table's partition."""
+
+    rows: int = 0
+    origins: list[str] = field(default_factory=list)
+    offers: list[str] = field(default_factory=list)
+
+
 class _Lock(Struct):
     host: str
     pid: int
+
+
+def digest(text: str) -> str:
+    """Return 64 bits of SHA-256: enough to know again a `shard_id/sequence_number` or an offer's id that one has.
+
+    It says nothing of the person, and leads nowhere once there is no row with that origin any more.
+    """
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def search(lake: Lake, person: Person, looked: Callable[[], None] = lambda: None) -> Iterator[Theirs]:
@@ -161,31 +181,38 @@ class Erasure:
     def _prepare(self, table: str, partition: str, found: list[Theirs]) -> None:
         """Write the new files out of sight, and then what is to be swapped."""
         files: list[tuple[str, str | None]] = []
-        shards: Counter[str] = Counter()
+        gone: dict[str, _Gone] = defaultdict(_Gone)
         for one in found:
-            shards.update(one.shards)
-            files.append((self._lake.path(one.file), self._rewrite(table, one.file)))
+            new = self._rewrite(table, one, gone)
+            files.append((self._lake.path(one.file), new))
         common = {"erase_id": self.erase_id, "asked_by": self._asked_by, "at": self._at, "table": table}
         self._swaps += 1
         swap = _Swap(
             record=f"part-{self.erase_id}-{self._swaps}",
             partition=partition,
-            rows=[{**common, "shard_id": shard, "rows": count} for shard, count in sorted(shards.items())],
+            rows=[{**common, "shard_id": shard, **msgspec.structs.asdict(of)} for shard, of in sorted(gone.items())],
             files=files,
         )
         self._lake.put(RECORDS, "", _SWAP, msgspec.json.encode(swap))
 
-    def _rewrite(self, table: str, file: LakeFile) -> str | None:
-        """Write what a file holds of others, in its order, schema and codec; return where, None if that is nothing."""
+    def _rewrite(self, table: str, found: Theirs, gone: dict[str, "_Gone"]) -> str | None:
+        """Write what a file holds of others, in its order, schema and codec; return where, None if that is nothing.
+
+        What it held of the person is noted in `gone`, by shard.
+        """
+        file = found.file
         name = f"{_NEW}{uuid.uuid4().hex}{_suffix(file)}"
         if self._lake.is_parquet(file):
             rows = self._lake.read(file)
-            rows = rows.filter(pc.invert(self._person.rows(rows)))
+            theirs = self._person.rows(rows)
+            _note(rows.filter(theirs), table, gone)
+            rows = rows.filter(pc.invert(theirs))
             if not len(rows):
                 return None
             codec = self._lake.codec(file)
             return self._lake.path(self._lake.write(table, file.partition, name, rows, codec=codec))
-        kept, _, packed = _lines(self._lake, file, self._person)
+        kept, lines, packed = _lines(self._lake, file, self._person)
+        gone[""].rows += len(lines)
         if not any(line.strip() for line in kept):
             return None
         data = b"".join(kept)
@@ -246,14 +273,29 @@ def _theirs_in(lake: Lake, table: str, file: LakeFile, person: Person) -> Theirs
     if not lake.is_parquet(file):
         _, lines, _ = _lines(lake, file, person)
         addresses = person.addresses(pa.table({"payload": pa.array(lines, pa.binary())}))
-        return Theirs(table, file, len(lines), {"": len(lines)}, addresses, lines) if lines else None
+        return Theirs(table, file, len(lines), addresses, lines) if lines else None
     telling = [name for name in lake.columns(file) if name in ("user_id", "payload")]
     if not telling or not pc.any(person.rows(lake.read(file, telling))).as_py():
         return None
     rows = lake.read(file)
     rows = rows.filter(person.rows(rows))
-    shards = rows["shard_id"].to_pylist() if "shard_id" in rows.column_names else [""] * len(rows)
-    return Theirs(table, file, len(rows), dict(Counter(shards)), person.addresses(rows), rows)
+    return Theirs(table, file, len(rows), person.addresses(rows), rows)
+
+
+def _note(rows: pa.Table, table: str, gone: dict[str, _Gone]) -> None:
+    """Count rows by shard, with the digests of where they were accepted and of the offers they have earned."""
+    blank = [""] * len(rows)
+    shards, numbers = (
+        rows[name].to_pylist() if name in rows.column_names else blank for name in ("shard_id", "sequence_number")
+    )
+    for shard, number in zip(shards, numbers, strict=True):
+        gone[shard].rows += 1
+        if number:
+            gone[shard].origins.append(digest(f"{shard}/{number}"))
+    if table == "enriched":
+        for row in rows.select(["shard_id", *_EARNING]).to_pylist():
+            if earns(row["event_name"], row["additional_data"]["percent_viewed"]):
+                gone[row["shard_id"]].offers.append(digest(id_of_click(row["click_id"])))
 
 
 def _lines(lake: Lake, file: LakeFile, person: Person) -> tuple[list[bytes], list[bytes], bool]:

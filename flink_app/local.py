@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -82,20 +83,27 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
     shutil.copytree(home / "conf", conf)
     for name in ("log", "tmp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1, and the sink's v2.
+    os.environ.setdefault("AWS_CBOR_DISABLE", "true")
+    os.environ.setdefault("CBOR_ENABLED", "false")
     os.environ |= {
         "FLINK_HOME": str(home),  # without it PyFlink overwrites the plugin folder
         "FLINK_PLUGINS_DIR": str(S3_PLUGIN.resolve()),
         "FLINK_CONF_DIR": str(conf.resolve()),
         "FLINK_LOG_DIR": str((folder / "log").resolve()),
-        "AWS_CBOR_DISABLE": "1",  # kinesalite's CBOR is not what AWS' clients expect: the source's SDK v1 …
-        "CBOR_ENABLED": "false",  # … and the sink's v2
         # A process for each slot, as on a cluster; otherwise all workers would be threads of this one, under one GIL.
         "_python_worker_execution_mode": "process",
     }
-    from pyflink.common import Configuration  # noqa: PLC0415
-    from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
     from pyflink.java_gateway import get_gateway  # noqa: PLC0415
 
+    starting = threading.Thread(target=get_gateway)
+    starting.start()
+    from pyflink.common import Configuration  # noqa: PLC0415
+    from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
+
+    import flink_app.main  # noqa: F401, PLC0415  # this takes as long as the JVM does
+
+    starting.join()
     flink = Configuration()
     for key, value in options.items():
         flink.set_string(key, value)

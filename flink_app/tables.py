@@ -53,7 +53,8 @@ def lake(name: str, settings: Settings) -> str:
         dictionary = str(name in ("enriched", "suppressed")).lower()
         options |= {"parquet.compression": "SNAPPY", "parquet.enable.dictionary": dictionary, **_PARQUET}
     else:
-        options["format"] = "parquet-slices"
+        # One writer takes what several hundred thousand events a second come to, and leaves few and large files.
+        options |= {"format": "parquet-slices", "sink.parallelism": str(settings.lake.writers)}
     whole = flink_columns(pa.schema([*columns, *PARTITION]))
     return _create(name, whole, options, [column.name for column in PARTITION])
 

@@ -68,7 +68,9 @@ def run_until_committed(
 ) -> Path:
     """Run the job until so many records have come out and are committed, stop it in order; return its log."""
     tally = Tally(Lake(settings.lake.root, settings.lake.endpoint))
-    with JobProcess(settings, folder, parallelism=parallelism, checkpoint_seconds=1, recover=recover) as job:
+    with JobProcess(
+        settings, folder, parallelism=parallelism, checkpoint_seconds=1, recover=recover, short=True
+    ) as job:
         deadline = time.monotonic() + PATIENCE
         while tally.update().processed < count or (settings.lake.raw and tally.rows["raw"] < count):
             job.check()

@@ -18,11 +18,11 @@ from aws_lambda_powertools.utilities.data_classes.kinesis_stream_event import Ki
 from clickstream.errors import ClickstreamError, Refused, Unavailable
 from connectors.offers import Seen, as_json, read_offer
 from connectors.secrets import secret
-from connectors.webhook import Webhook
+from connectors.webhook import REDIRECTS, Home, Webhook
 
 ATTEMPTS: Final = 3
 TIMEOUT: Final = 5.0  # seconds to connect, and again for an answer
-RESERVE: Final = 2 * ATTEMPTS * TIMEOUT + 5.0  # seconds that one more offer may take
+RESERVE: Final = 2 * ATTEMPTS * (1 + REDIRECTS) * TIMEOUT + 5.0  # seconds that one more offer may take
 
 logger = Logger(service="offers")
 metrics = Metrics(namespace="Clickstream", service="offers")
@@ -91,12 +91,15 @@ class _Kept:
 
 
 def webhook_of(environ: Mapping[str, str]) -> Webhook | None:
-    """Make the webhook whose address is in the secret that WEBHOOK names; None if it names none."""
+    """Make the webhook whose address is in the secret that WEBHOOK names; None if it names none.
+
+    WEBHOOK_ALLOW_PRIVATE has names and networks it may be at though they are not public, with commas between them.
+    """
     url = secret(environ.get("WEBHOOK"), setting="WEBHOOK")
     if url is None:
         return None
-    private = environ.get("WEBHOOK_ALLOW_PRIVATE") == "yes"
-    return Webhook(url, allow_private=private, attempts=ATTEMPTS, timeout=TIMEOUT)
+    home = Home.of(environ.get("WEBHOOK_ALLOW_PRIVATE", "").split(","))
+    return Webhook(url, home, attempts=ATTEMPTS, timeout=TIMEOUT)
 
 
 @metrics.log_metrics

@@ -15,6 +15,9 @@ from tests.bench.equal import differences
 from tests.bench.measure import Point, watch
 from tests.bench.records import Records
 
+WARMED_UP = 0.3
+"""The part of a run's events after which it is steady: the JVM's compilers take half of its time until then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -56,5 +59,7 @@ def whole_job(options: Options) -> Contender:
 
 
 def between_commits(points: Sequence[Point]) -> list[Point]:
-    """Return the commits of a run but the last, which waits for the job's end; none before the first."""
-    return [point for point in points if 0 < point.processed < points[-1].processed]
+    """Return the commits of a run's steady part: not before the JVM has compiled what runs, and not the last one,
+    which waits for the job's end."""
+    total = points[-1].processed
+    return [point for point in points if WARMED_UP * total < point.processed < total]

@@ -398,7 +398,7 @@ def hot_key(scene: Scene) -> str:
         return _changed(record._replace(partition_key="hot"), user_id="hot") if rng.random() < 0.5 else record
 
     with twisted(scene, hot):
-        rows = scene.wait_rows(400, lambda row: row["user_id"] == "hot")
+        rows = scene.wait_rows(200, lambda row: row["user_id"] == "hot")
     since = min(row["arrival"] for row in rows)
     total = sum(row["arrival"] >= since for row in scene.rows)
     return f"{len(rows):,} of {total:,} rows are one user's"

@@ -51,7 +51,6 @@ class Scene:
         rate: float,
         s3: bool = False,
         kinesis: type[Kinesalite] = Kinesalite,
-        recover: bool = True,
     ) -> None:
         self.folder = folder
         self.seed = seed
@@ -63,7 +62,7 @@ class Scene:
         self.reasons: dict[Origin, str] = {}
         self._archived: set[Origin] = set()
         self._seen: set[str] = set()
-        self._rate, self._s3, self._kinesis, self._recover = rate, s3, kinesis, recover
+        self._rate, self._s3, self._kinesis = rate, s3, kinesis
         self._running = ExitStack()
         self._stop = threading.Event()
         self._paused = threading.Event()
@@ -102,7 +101,7 @@ class Scene:
                 geo=Geo(provider="ipinfo", ipinfo_url=self.geo.url),
                 job=Job(remembered_places=20, remembered_names=20),  # so that Redis is asked all the time
             )
-            self.job = enter(self._new_job(self.settings))
+            self.job = enter(JobProcess(self.settings, self.disk / "job", checkpoint_seconds=1, recover=True))
             starting.callback(self._end_publishing)
             self._thread = threading.Thread(target=self._publish, daemon=True, name="publisher")
             self._thread.start()
@@ -112,13 +111,11 @@ class Scene:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def _new_job(self, settings: Settings) -> JobProcess:
-        return JobProcess(settings, self.disk / "job", checkpoint_seconds=1, recover=self._recover)
-
     def start_anew(self) -> None:
         """Start another job after the first was killed, one that knows nothing of it and reads what comes next."""
         source = msgspec.structs.replace(self.settings.source, start="LATEST")
-        self.job = self._running.enter_context(self._new_job(msgspec.structs.replace(self.settings, source=source)))
+        settings = msgspec.structs.replace(self.settings, source=source)
+        self.job = self._running.enter_context(JobProcess(settings, self.disk / "anew", checkpoint_seconds=1))
 
     def load_names(self) -> None:
         """Copy the users' names to Redis, as `clickstream users sync` does."""
@@ -232,11 +229,14 @@ class Scene:
             self._paused.clear()
 
     def judge_all(self) -> Verdict:
-        """Stop the flow and the job, and let the audit compare the whole stream with the whole lake, each column."""
+        """Stop the flow for good, and let the audit compare the whole stream with the whole lake, each column."""
         self._paused.set()
         self.wait_committed()
-        self.job.stop()
         return Audit(self.lake, self.client, stream=CLICKS, offers=OFFERS, deep=True, scratch=self.folder)()
+
+    def flow_again(self) -> None:
+        """Let events flow after all was judged."""
+        self._paused.clear()
 
     # Processes
 

@@ -16,7 +16,7 @@ import pytest
 from clickstream.errors import Refused
 from clickstream.person import Person
 from clickstream.schema import ENRICHED, ORIGIN, RAW, REJECTED
-from connectors.erasure import PASSES, RECORDS, Erasure, search
+from connectors.erasure import PASSES, RECORDS, Erasure, digest, search
 from connectors.lake import Lake, LakeFile
 from tests.events import EXAMPLE, payload
 from tests.servers import S3Server
@@ -156,7 +156,7 @@ def pq_schema(lake: Lake, file: LakeFile) -> list[tuple[str, str, str]]:
     return [(one.path, one.physical_type, str(one.logical_type)) for one in map(schema.column, range(len(schema)))]
 
 
-def test_the_record_counts_rows_by_table_hour_and_shard_and_names_nobody(root: list[str]) -> None:
+def test_the_record_says_which_rows_of_which_table_hour_and_shard_and_names_nobody(root: list[str]) -> None:
     lake = filled(root)
     gone = [
         (table, row["partition"], row.get("shard_id", ""))
@@ -173,7 +173,10 @@ def test_the_record_counts_rows_by_table_hour_and_shard_and_names_nobody(root: l
     assert records(lake) == Counter(gone) + Counter(lines)
     rows = [row for file in lake.files(RECORDS) for row in lake.read(file).to_pylist()]
     assert {(row["erase_id"], row["asked_by"], row["at"]) for row in rows} == {(erasure.erase_id, "ticket 4711", NOW)}
-    assert set(rows[0]) == {"erase_id", "asked_by", "at", "table", "shard_id", "rows"}
+    assert set(rows[0]) == {"erase_id", "asked_by", "at", "table", "shard_id", "rows", "origins", "offers"}
+    for table, numbers in {"enriched": [1, 3, 0], "raw": [1, 3] * 2, "flattened": []}.items():
+        origins = [one for row in rows if row["table"] == table for one in row["origins"]]
+        assert Counter(origins) == Counter(digest(f"shardId-{number % 2}/{number}") for number in numbers)
     assert not lake.unfinished(RECORDS)
 
 

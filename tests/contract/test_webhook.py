@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clickstream.errors import Refused, Unavailable
-from connectors.webhook import MAX_ANSWER_BYTES, Webhook, is_public
+from connectors.webhook import MAX_ANSWER_BYTES, REDIRECTS, Home, Webhook, is_public
 from tests.servers import make_certificate
 from tests.shop import BROKEN, Shop
 
@@ -45,7 +45,7 @@ def tls_shop(certificate: Path) -> Iterator[Shop]:
 
 
 def webhook(url: str, **changed: Any) -> Webhook:
-    options: dict[str, Any] = {"allow_private": True, "sleep": lambda _: None, "rng": Random(1)}
+    options: dict[str, Any] = {"home": Home.of(["127.0.0.0/8"]), "sleep": lambda _: None, "rng": Random(1)}
     return Webhook(url, **options | changed)
 
 
@@ -167,15 +167,155 @@ def test_a_status_about_the_offer_is_returned_and_the_next_one_goes_on(shop: Sho
     assert len(shop.requests) == 2
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_refused_and_not_followed(shop: Shop, status: int) -> None:
-    shop.answers.append((status, {"Location": shop.url}, b""))
+# Redirects
 
-    with pytest.raises(Refused, match=f"answered {status}, a redirect") as raised:
+
+@pytest.fixture
+def other() -> Iterator[Shop]:
+    with Shop() as other:
+        yield other
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_that_keeps_the_offer_is_followed(shop: Shop, other: Shop, status: int) -> None:
+    shop.answers.append((status, {"Location": other.url}, b"over there"))
+    door = webhook(shop.url)
+
+    assert door.deliver("7d9", OFFER) == 200
+    assert door.deliver("7da", OFFER) == 200
+
+    assert [len(shop.requests), len(other.requests)] == [2, 1]  # and only for the one offer
+    ((path, headers, body),) = other.requests
+    assert (path, headers["Idempotency-Key"], body) == ("/offers?key=hush", "7d9", OFFER)
+    assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305])
+def test_a_redirect_that_may_lose_the_offer_is_refused(shop: Shop, other: Shop, status: int) -> None:
+    shop.answers.append((status, {"Location": other.url}, b""))
+
+    with pytest.raises(Refused, match=f"answered {status}, a redirect that does not ask") as raised:
+        webhook(shop.url).deliver("7d9", OFFER)
+
+    assert [len(shop.requests), len(other.requests)] == [1, 0]
+    assert_discreet(raised.value)
+
+
+@pytest.mark.parametrize(("hops", "taken"), [(REDIRECTS, True), (REDIRECTS + 1, False)])
+def test_so_many_redirects_are_followed_and_no_more(shop: Shop, hops: int, taken: bool) -> None:
+    shop.answers.extend([(307, {"Location": "/offers?key=hush"}, b"")] * hops)
+    door = webhook(shop.url)
+
+    if taken:
+        assert door.deliver("7d9", OFFER) == 200
+    else:
+        with pytest.raises(Refused, match=f"redirected {hops} times in a row") as raised:
+            door.deliver("7d9", OFFER)
+        assert_discreet(raised.value)
+    assert len(shop.requests) == REDIRECTS + 1
+
+
+@pytest.mark.parametrize("location", ["", "file:///etc/passwd", "ftp://127.0.0.1/", "https://[::1", "http://x:y/"])
+def test_a_redirect_to_nowhere_is_refused(shop: Shop, location: str) -> None:
+    shop.answers.append((307, {"Location": location}, b""))
+
+    with pytest.raises(Refused, match="redirect") as raised:
         webhook(shop.url).deliver("7d9", OFFER)
 
     assert len(shop.requests) == 1
     assert_discreet(raised.value)
+
+
+def test_the_answer_of_a_redirect_is_not_read_to_its_end(shop: Shop, other: Shop) -> None:
+    shop.answers.append((307, {"Location": other.url, "Content-Length": str(1 << 40)}, b"x" * (1 << 20)))
+
+    assert webhook(shop.url, attempts=1).deliver("7d9", OFFER) == 200
+
+
+def test_trouble_after_a_redirect_begins_again_at_the_first(shop: Shop, other: Shop) -> None:
+    shop.answers.extend([(308, {"Location": other.url}, b"")] * 2)
+    other.answers.append((503, {"Retry-After": "3"}, b""))
+    pauses: list[float] = []
+
+    assert webhook(shop.url, sleep=pauses.append).deliver("7d9", OFFER) == 200
+
+    assert pauses == [3]
+    assert [len(shop.requests), len(other.requests)] == [2, 2]
+
+
+def test_user_and_password_go_to_no_other_server(shop: Shop, other: Shop) -> None:
+    shop.answers.append((307, {"Location": "/elsewhere", "Set-Cookie": "who=me"}, b""))
+    shop.answers.append((307, {"Location": other.url.replace("://", "://their:own@")}, b""))
+
+    assert webhook(shop.url.replace("://", "://me:hush@")).deliver("7d9", OFFER) == 200
+
+    assert [path for path, _, _ in shop.requests] == ["/offers?key=hush", "/elsewhere"]
+    assert [headers["Authorization"] for _, headers, _ in shop.requests] == ["Basic bWU6aHVzaA=="] * 2
+    ((_, headers, _),) = other.requests
+    assert not {"Authorization", "Cookie", "Referer"} & set(headers)
+
+
+def test_a_public_webhook_may_not_redirect_to_a_private_address(tls_shop: Shop, other: Shop, certificate: Path) -> None:
+    at = {"shop.example": ["127.0.0.1"], "inside.example": ["93.184.215.14", "10.0.0.7"]}
+    tls_shop.answers.append((307, {"Location": "https://inside.example/admin?key=hush"}, b""))
+    tls_shop.answers.append((307, {"Location": "https://169.254.169.254/latest/api/token"}, b""))
+    tls_shop.answers.append((307, {"Location": other.url}, b""))
+    door = Webhook(
+        f"https://shop.example:{tls_shop.port}/offers?key=hush",
+        ca=str(certificate),
+        resolve=lambda host, _: at.get(host, [host]),
+        is_allowed=lambda address: is_public(address) or (address == "127.0.0.1" and not other.requests),
+    )
+
+    for why in (
+        r"https://inside\.example:443, to which the webhook at https://shop\.example:\d+ redirects, is at 10\.0\.0\.7",
+        r"https://169\.254\.169\.254:443, to which .* redirects, is at 169\.254\.169\.254, which is not a public",
+        r"http://127\.0\.0\.1:\d+, to which .* redirects, is http://, and what travels in clear",
+    ):
+        with pytest.raises(Refused, match=why) as raised:
+            door.deliver("7d9", OFFER)
+        assert_discreet(raised.value)
+
+    assert len(tls_shop.requests) == 3
+    assert other.connections == 0
+
+
+def test_a_redirect_whose_name_becomes_private_is_not_connected_to(tls_shop: Shop, certificate: Path) -> None:
+    """Each connection goes to an address that was looked at for it, whatever the name says the next time."""
+    answers = {"shop.example": deque([["127.0.0.1"]] * 3), "next.example": deque([["127.0.0.1"], ["10.0.0.7"]])}
+    tls_shop.answers.extend([(307, {"Location": f"https://next.example:{tls_shop.port}/"}, b"")] * 2)
+    door = Webhook(
+        f"https://shop.example:{tls_shop.port}/offers",
+        ca=str(certificate),
+        resolve=lambda host, _: answers[host].popleft(),
+        is_allowed=lambda address: address == "127.0.0.1",
+    )
+
+    with pytest.raises(Refused, match=r"https://next.* has a certificate"):  # it is looked at after the address
+        door.deliver("7d9", OFFER)
+    with pytest.raises(Refused, match=r"is at 10\.0\.0\.7"):
+        door.deliver("7d9", OFFER)
+
+    assert [headers["Host"] for _, headers, _ in tls_shop.requests] == [f"shop.example:{tls_shop.port}"] * 2
+
+
+@pytest.mark.parametrize("allowed", ["shop.inside", "127.0.0.1", "127.0.0.0/8"])
+def test_a_redirect_to_what_is_allowed_is_followed_from_https_to_http(
+    tls_shop: Shop, other: Shop, certificate: Path, allowed: str
+) -> None:
+    tls_shop.answers.append((308, {"Location": f"http://shop.inside:{other.port}/offers"}, b""))
+    door = Webhook(
+        f"https://shop.example:{tls_shop.port}/offers",
+        Home.of([allowed]),
+        ca=str(certificate),
+        resolve=lambda *_: ["127.0.0.1"],
+        is_allowed=lambda _: True,
+    )
+
+    assert door.deliver("7d9", OFFER) == 200
+
+    ((_, headers, body),) = other.requests
+    assert (headers["Host"], body) == (f"shop.inside:{other.port}", OFFER)
 
 
 def assert_discreet(error: Exception) -> None:
@@ -208,7 +348,6 @@ def test_no_proxy_is_asked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://shop.example/offers",
         "shop.example/offers",
         "ftp://shop.example/offers",
         "file:///etc/passwd",
@@ -257,6 +396,44 @@ def test_an_address_that_is_not_public_is_refused_at_once(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::5db8:d70e"])
 def test_an_address_on_the_internet_is_public(address: str) -> None:
     assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "address", "at_home"),
+    [
+        ("shop.inside", "shop.inside", "10.1.2.3", True),
+        ("Shop.Inside.", "shop.inside", "127.0.0.1", True),
+        ("shop.inside", "SHOP.inside", "fd12::1", True),
+        ("shop.inside", "shop.inside", "169.254.169.254", False),
+        ("shop.inside", "shop.inside", "::ffff:169.254.169.254", False),
+        ("shop.inside", "shop.inside", "64:ff9b::169.254.169.254", False),
+        ("shop.inside", "shop.inside", "fe80::1%eth0", False),
+        ("shop.inside", "shop.inside", "fd00:ec2::254", False),
+        ("shop.inside", "other.inside", "10.1.2.3", False),
+        ("shop.inside", "not.shop.inside", "10.1.2.3", False),
+        ("10.1.0.0/16", "any.name", "10.1.2.3", True),
+        ("10.1.2.3", "any.name", "10.1.2.3", True),
+        ("10.1.2.3/16", "any.name", "::ffff:10.1.9.9", True),
+        ("10.1.0.0/16", "any.name", "10.2.0.1", False),
+        ("fd12::/16", "any.name", "fd12::1", True),
+        ("fd12::/16", "any.name", "10.1.2.3", False),
+        ("169.254.0.0/16", "any.name", "169.254.169.254", True),
+        ("", "any.name", "10.1.2.3", False),
+    ],
+)
+def test_home_is_what_is_named(allowed: str, host: str, address: str, at_home: bool) -> None:
+    assert Home.of(["unrelated.inside", allowed]).has(host, address) == at_home
+
+
+@pytest.mark.parametrize("allowed", ["10.0.0.0/33", "https://shop.inside", "shop.inside:443", "*.inside", "yes please"])
+def test_what_is_neither_a_name_nor_a_network_is_refused(allowed: str) -> None:
+    with pytest.raises(Refused, match="neither a host's name nor a network"):
+        Home.of([allowed])
+
+
+def test_http_to_an_address_on_the_internet_is_refused_at_once() -> None:
+    with pytest.raises(Refused, match=r"http://shop\.example:80 is http://|is http://, and what travels in clear"):
+        Webhook("http://shop.example/offers", Home.of(["10.0.0.0/8"]), resolve=lambda *_: ["93.184.215.14"])
 
 
 @pytest.mark.parametrize(
@@ -309,7 +486,7 @@ def test_a_certificate_for_another_name_is_refused(tls_shop: Shop, certificate: 
         is_allowed=lambda _: True,
     )
 
-    with pytest.raises(Refused, match="certificate of the webhook"):
+    with pytest.raises(Refused, match="has a certificate that is not to be trusted"):
         door.deliver("7d9", OFFER)
 
     assert tls_shop.requests == []
@@ -318,7 +495,7 @@ def test_a_certificate_for_another_name_is_refused(tls_shop: Shop, certificate: 
 def test_a_certificate_nobody_vouches_for_is_refused(tls_shop: Shop) -> None:
     door = webhook(f"https://127.0.0.1:{tls_shop.port}/offers")
 
-    with pytest.raises(Refused, match="certificate of the webhook"):
+    with pytest.raises(Refused, match="has a certificate that is not to be trusted"):
         door.deliver("7d9", OFFER)
 
 

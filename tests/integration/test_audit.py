@@ -19,7 +19,9 @@ from cli.audit import Audit
 from cli.ledger import Kind
 from cli.servers import PROJECT, Kinesalite
 from clickstream.batch import Arrived, origin
+from clickstream.person import Person
 from clickstream.schema import RAW, REJECTED
+from connectors.erasure import Erasure
 from connectors.lake import Lake
 from generator.malformed import mixed
 from generator.manifest import read_manifest
@@ -87,6 +89,26 @@ def test_the_lake_and_the_offers_are_held_to_what_the_streams_hold(
         (late,) = audit().first[:1]
         assert (late.kind, late.detail) == (Kind.LOST, "nowhere in the lake")
         assert late.sequence_number == max(one.sequence_number for one in stream_records(kinesalite, stream))
+
+
+def test_offers_of_those_who_were_erased_since_are_known(
+    kinesalite: Kinesalite, stream: str, offers: str, tmp_path: Path
+) -> None:
+    users = [str(number % 3) for number in range(30)]
+    telling = {"event_name": "ViewContent", "percent_viewed": 90}
+    views = [payload(**telling, user_id=user, click_id=f"c{number}") for number, user in enumerate(users)]
+    publish(kinesalite, stream, map(Record, users, views))
+    lake = Lake(str(tmp_path))
+    earned = processed(lake, stream_records(kinesalite, stream))
+    publish(kinesalite, offers, [*map(offer, earned), offer("nobody's")])
+    Erasure(lake, Person("2"), "ticket 4711")()
+
+    with closing(kinesalite.client()) as client:
+        verdict = Audit(lake, client, stream=stream, offers=offers)()
+
+    assert verdict.totals["erased"] == 10
+    assert verdict.offers == {"due": 20, "sent": 31, "repeats": 0}
+    assert verdict.differences == {Kind.OFFER_UNEXPECTED: 1}  # that of nobody
 
 
 def test_what_the_stream_never_took_and_what_it_took_otherwise_is_named(

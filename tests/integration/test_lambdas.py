@@ -185,7 +185,7 @@ def deployed(aws: Aws, zips: Mapping[str, Path], shared: Shared) -> tuple[Aws, d
         DATABASE_CA=str(shared.mariadb.ca),
         REDIS_URL=f"rediss://{LOOPBACK}:{shared.front.port}/0?ssl_ca_certs={shared.front.ca}",
     )
-    aws.set(outputs["OffersLambdaName"], WEBHOOK_ALLOW_PRIVATE="yes")
+    aws.set(outputs["OffersLambdaName"], WEBHOOK_ALLOW_PRIVATE="127.0.0.0/8")
     aws.events.disable_rule(Name=aws.schedule()["Name"])  # so that it is the trigger that copies names
     return aws, outputs
 

@@ -347,7 +347,7 @@ def test_each_offer_reaches_the_webhook_once_and_refusals_are_reported(its: Stre
     with Shop() as shop:
         shop.answers.extend([(200, {}, b""), (503, {}, b""), (410, {}, b"")])
 
-        done = run(its.command("--webhook", shop.url, "--allow-private"))
+        done = run(its.command("--webhook", shop.url, "--allow-private", "127.0.0.1"))
 
     delivered = Counter(headers["Idempotency-Key"] for _, headers, _ in shop.requests)
     assert delivered.keys() == {f"offer-{number}" for number in range(20)}
@@ -366,8 +366,16 @@ def test_an_offer_the_webhook_did_not_take_comes_again(its: Stream, tmp_path: Pa
     with Shop() as shop:
         shop.answers.extend([(200, {}, b"")] * 5 + [(302, {}, b"")])
         with pytest.raises(Refused, match="redirect"):
-            offers(stream=its.name, endpoint=its.endpoint, webhook=shop.url, allow_private=True, checkpoint=checkpoint)
-        offers(stream=its.name, endpoint=its.endpoint, webhook=shop.url, allow_private=True, checkpoint=checkpoint)
+            offers(
+                stream=its.name,
+                endpoint=its.endpoint,
+                webhook=shop.url,
+                allow_private=["127.0.0.1"],
+                checkpoint=checkpoint,
+            )
+        offers(
+            stream=its.name, endpoint=its.endpoint, webhook=shop.url, allow_private=["127.0.0.1"], checkpoint=checkpoint
+        )
 
     delivered = Counter(headers["Idempotency-Key"] for _, headers, _ in shop.requests)
     assert delivered.keys() == {f"offer-{number}" for number in range(20)}

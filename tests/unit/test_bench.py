@@ -50,10 +50,10 @@ def test_a_median_shows_how_far_the_runs_are_apart_if_there_are_several() -> Non
     assert median([3, 1, 200], ".1f", spread=False) == "3.0"
 
 
-def test_the_last_commit_and_what_is_before_the_first_do_not_count() -> None:
-    points = [point(0), point(10), point(25), point(40), point(40)]
+def test_the_last_commit_and_what_is_before_the_first_third_do_not_count() -> None:
+    points = [point(0), point(10), point(15), point(25), point(40), point(40)]
 
-    assert [one.processed for one in between_commits(points)] == [10, 25]
+    assert [one.processed for one in between_commits(points)] == [15, 25]
 
 
 def test_a_run_is_looked_at_whenever_it_has_come_further_and_when_it_has_ended() -> None:

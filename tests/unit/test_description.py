@@ -54,3 +54,12 @@ def test_the_core_needs_no_flink_no_aws_and_no_redis() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert loaded.stdout.strip() == ""
+
+
+def test_a_command_loads_no_library_of_another() -> None:
+    libraries = {"boto3", "duckdb", "pyarrow", "redis", "requests", "sqlalchemy"}
+    program = f"import sys, cli.main\nprint(*{libraries} & sys.modules.keys())"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert loaded.stdout.strip() == ""

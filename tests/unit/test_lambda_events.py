@@ -18,7 +18,7 @@ from connectors.customers import Customer
 from connectors.offers import Seen
 from connectors.testing import InMemoryNames
 from connectors.users import Users
-from connectors.webhook import Webhook
+from connectors.webhook import Home, Webhook
 from deploy.lambdas import names, offers, scaling
 from deploy.scaling import observe
 from deploy.scaling.decide import DAY, Action, Policy
@@ -80,7 +80,7 @@ def test_a_user_who_is_not_there_yet_is_waited_for_and_then_left_to_lambdas_own_
 def test_when_time_is_nearly_up_the_rest_is_left_for_the_next_invocation() -> None:
     left = iter([300.0, offers.RESERVE - 1])
     with Shop() as shop:
-        batch = offers.Batch(Webhook(shop.url, allow_private=True), Seen(), lambda: next(left))
+        batch = offers.Batch(Webhook(shop.url, Home.of(["127.0.0.1"])), Seen(), lambda: next(left))
         records = [KinesisStreamRecord(each) for each in arrived(offer(1), offer(2), offer(3))["Records"]]
 
         batch.take(records[0])
@@ -95,7 +95,7 @@ def test_when_time_is_nearly_up_the_rest_is_left_for_the_next_invocation() -> No
 def test_an_offer_turned_away_is_settled() -> None:
     with Shop() as shop:
         shop.answers.append((410, {}, b""))
-        batch = offers.Batch(Webhook(shop.url, allow_private=True), Seen(), lambda: 300.0)
+        batch = offers.Batch(Webhook(shop.url, Home.of(["127.0.0.1"])), Seen(), lambda: 300.0)
         for _ in range(2):
             batch.take(KinesisStreamRecord(arrived(offer(1))["Records"][0]))
 
@@ -122,6 +122,22 @@ def test_without_a_webhook_offers_are_counted_and_nothing_of_them_is_logged(
     assert (metrics["Offers"], metrics["OffersUnreadable"], metrics["OffersRepeated"]) == ([2.0], [1.0], [0.0])
     for words in ("hush", "click-9001", "417.97"):
         assert words not in printed
+
+
+@pytest.mark.parametrize("allowed", ["", "shop.inside", "10.0.0.0/8,192.168.0.0/16"])
+def test_a_webhook_at_a_private_address_is_refused_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    environ = {"WEBHOOK": "env:ADDRESS", "WEBHOOK_ALLOW_PRIVATE": allowed}
+    with Shop() as shop:
+        monkeypatch.setenv("ADDRESS", shop.url)
+        with pytest.raises(Refused, match="--allow-private"):
+            offers.webhook_of(environ)
+
+        webhook = offers.webhook_of({**environ, "WEBHOOK_ALLOW_PRIVATE": f"{allowed}, 127.0.0.0/8"})
+
+        assert webhook is not None
+        assert webhook.deliver("7d9", b"{}") == 200
 
 
 # Scaling: whose alarm it is

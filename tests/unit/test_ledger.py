@@ -1,6 +1,7 @@
 """The books of a lake that was damaged on purpose: the audit names each damage, and nothing else."""
 
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -18,6 +19,8 @@ from cli.audit import Audit
 from cli.ledger import Kind, Verdict
 from clickstream.batch import Arrived, origin
 from clickstream.errors import Refused
+from clickstream.person import Person
+from connectors.erasure import Erasure
 from connectors.lake import Lake
 from generator.malformed import mixed
 from generator.shoppers import Shoppers
@@ -268,54 +271,59 @@ def without(*origins: tuple[str, str]) -> Callable[[pa.Table], pa.Table]:
     return change
 
 
-def on_record(folder: Path, partition: str, **rows: int) -> None:
-    """Leave the record of an erase: so many rows of each table, all of shard 0."""
-    record = pa.table(
-        {
-            "erase_id": ["e1"] * len(rows),
-            "asked_by": ["ticket 4711"] * len(rows),
-            "table": list(rows),
-            "shard_id": ["shardId-000000000000"] * len(rows),
-            "rows": list(rows.values()),
-        }
-    )
-    Lake(str(folder / "lake")).write("_erasures", partition, "part-e1-1", record)
+def erase_somebody(folder: Path) -> list[tuple[str, str]]:
+    """Erase whoever has most rows; return where these were accepted."""
+    events = pa.concat_tables(pq.ParquetFile(file).read() for file in files(folder / "lake", "enriched"))
+    whose = Counter(events["user_id"].to_pylist()).most_common(1)[0][0]
+    Erasure(Lake(str(folder / "lake")), Person(whose), "ticket 4711", START)()
+    theirs = events.filter(pc.equal(events["user_id"], whose)).select(["shard_id", "sequence_number"])
+    return [(row["shard_id"], row["sequence_number"]) for row in theirs.to_pylist()]
 
 
-def erased(folder: Path, count: int) -> str:
-    """Take so many records of shard 0 out of enriched and raw; return their partition."""
-    raw, enriched = files(folder / "lake", "raw")[0], files(folder / "lake", "enriched")[0]
-    gone = sorted(one for one in origins(enriched) if one[0].endswith("0"))[:count]
-    assert len(gone) == count
-    rewrite(raw, without(*gone))
-    rewrite(enriched, without(*gone))
-    return str(raw.parent.relative_to(folder / "lake" / "raw"))
+def in_the_lake(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The files that hold each record."""
+    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for table in ("raw", "enriched", "rejected"):
+        for file in files(folder / "lake", table):
+            for one in origins(file):
+                found[one].append(file)
+    return found
 
 
 @pytest.mark.parametrize("manifest", [True, False])
-def test_rows_that_an_erase_has_on_record_are_not_lost(folder: Path, manifest: bool) -> None:
-    on_record(folder, erased(folder, 3), enriched=3, raw=3, flat=3)
+def test_rows_that_were_erased_are_not_lost(folder: Path, manifest: bool) -> None:
+    gone = erase_somebody(folder)
 
     verdict = audited(folder) if manifest else audited(folder, manifests=[])
 
+    assert len(gone) > 1
+    assert not in_the_lake(folder).keys() & gone
     assert verdict.balanced, verdict.first
-    assert verdict.totals["erased"] == (3 if manifest else 0)
+    assert verdict.totals["erased"] == (len(gone) if manifest else 0)
 
 
-def test_one_row_more_than_an_erase_has_on_record_is_lost(folder: Path) -> None:
-    on_record(folder, erased(folder, 4), enriched=3, raw=3)
+def test_a_loss_in_the_same_hour_and_shard_as_an_erase_is_named(folder: Path) -> None:
+    gone = erase_somebody(folder)
+    there = in_the_lake(folder)
+    beside = min(one for one in there if one[0] == gone[0][0] and one > gone[0])
+    for file in there[beside]:
+        rewrite(file, without(beside))
 
     verdict = audited(folder)
 
+    assert named(verdict, Kind.LOST) == named(verdict, Kind.NOT_IN_RAW) == {beside}
     assert verdict.differences == {Kind.LOST: 1, Kind.NOT_IN_RAW: 1}
+    assert verdict.totals["erased"] == len(gone)
 
 
-def test_an_erase_of_another_hour_excuses_nothing_that_is_still_in_raw(folder: Path) -> None:
-    partition = erased(folder, 3)
-    files(folder / "lake", "enriched")[-1].unlink()
-    on_record(folder, partition, enriched=3, raw=3)
+def test_an_erase_of_enriched_does_not_excuse_what_is_not_in_raw(folder: Path) -> None:
+    """An erase that dies after the first of two tables has on record what it has done, and no more."""
+    gone = erase_somebody(folder)
+    for file in (folder / "lake" / "_erasures").rglob("part-*"):
+        if pq.ParquetFile(file).read(["table"])["table"].to_pylist()[0] == "raw":
+            file.unlink()
 
     verdict = audited(folder)
 
-    assert set(verdict.differences) == {Kind.LOST}
-    assert {one.arrival.hour for one in verdict.first if one.arrival} == {10}
+    assert named(verdict, Kind.NOT_IN_RAW) == set(gone)
+    assert verdict.differences == {Kind.NOT_IN_RAW: len(gone)}

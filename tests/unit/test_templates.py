@@ -448,6 +448,20 @@ def test_the_services_that_are_asked_for_from_the_vpc_have_a_way_there() -> None
     assert services == {"kinesis-streams", "s3", "logs", "monitoring", "secretsmanager", "glue", "sts", "lambda"}
 
 
+@pytest.mark.parametrize(("allowed", "is_inside"), [("", False), ("shop.internal,10.1.0.0/16", True)])
+def test_the_offers_lambda_is_in_the_vpc_if_its_webhook_may_be_private(allowed: str, is_inside: bool) -> None:
+    found = Rendered(read(FOLDER / "lambdas.yaml"), OffersAllowPrivate=allowed).resources()
+    names, offers = (found[f"{name}Lambda"]["Properties"] for name in ("Names", "Offers"))
+    (policy,) = found["OffersRole"]["Properties"]["Policies"]
+    may = {statement["Sid"] for statement in policy["PolicyDocument"]["Statement"]}
+
+    assert offers.get("VpcConfig") == (names["VpcConfig"] if is_inside else None)
+    assert may & {"NetworkInterfaces", "NotByTheCode"} == (
+        {"NetworkInterfaces", "NotByTheCode"} if is_inside else set()
+    )
+    assert offers["Environment"]["Variables"]["WEBHOOK_ALLOW_PRIVATE"] == allowed
+
+
 def test_whatever_may_go_wrong_has_an_alarm() -> None:
     watch = resources(FOLDER / "watch.yaml")
     alarms = json.dumps([said for said in watch.values() if said["Type"] == "AWS::CloudWatch::Alarm"])
