@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from cli.servers import RedisServer
 from clickstream.errors import ClickstreamError
 from clickstream.settings import Job
 from deploy.cost import read_prices
-from tests.bench import growth
+from tests.bench import growth, latency
 from tests.bench.contender import Contender
 from tests.bench.java import json_to_parquet, replay
 from tests.bench.job import Options, whole_job
@@ -78,7 +77,7 @@ def compare(options: Options, given: argparse.Namespace) -> None:
         explain(options, given)
     if jobs := [cost for one in results.get("job", []) for cost in one.values()]:
         show_kpu(jobs)
-    if "latency" in given.only and find_spec("tests.bench.latency"):
+    if "latency" in given.only:
         show_latency()
 
 
@@ -159,8 +158,6 @@ A million events cost ${found.flink_dollars:.4f} for it, ${found.kinesis_dollars
 
 def show_latency() -> None:
     """Measure from event to offer, with the job's own bundles and with those of Managed Flink."""
-    from tests.bench import latency  # noqa: PLC0415
-
     rows = []
     for name, job in (("event to offer", Job()), ("… with bundles of Managed Flink", latency.MANAGED)):
         found = latency.measure(job)

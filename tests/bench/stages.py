@@ -51,7 +51,7 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
         watch = Watch(redis.pid)
         batches = list(itertools.islice(records.batches(settings.job.batch_size), BATCHES))
         for number, arrived in enumerate(batches):
-            count = len(arrived.payload)
+            count = len(arrived.origin["arrival_timestamp"])
             with watch.on("decode", count):
                 batch, rejected = read(arrived)
             with watch.on(COLD if number < len(batches) // 2 else WARM, count):
