@@ -5,6 +5,7 @@ copies the whole ROW first: with four sinks that was half of the JVM's time. So 
 are called one after the other with the same arguments; the first one does the work, the others hand out its columns.
 """
 
+import gc
 import threading
 from functools import partial
 from typing import Any, ClassVar
@@ -70,6 +71,10 @@ class _Worker:
         with cls._lock:
             if settings not in cls._workers:
                 cls._workers[settings] = cls(process(settings), rows=settings.dedup.enabled)
+                # What Beam, pandas and pyarrow have loaded stays; looking it through for garbage over and over took a
+                # third of the worker's time.
+                gc.collect()
+                gc.freeze()
             return cls._workers[settings]
 
     def outcome(
