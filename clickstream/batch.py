@@ -1,8 +1,7 @@
 """A batch of records as columns: what arrived, the events among them, and what became of each."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +38,7 @@ class Batch:
     @classmethod
     def of(cls, events: Sequence[Event], origin: Mapping[str, pa.Array]) -> "Batch":
         """Turn events into columns, one for each field of the description."""
-        return cls(events, origin, {column.name: _column(events, column) for column in EVENT})
+        return cls(events, origin, {name: read(events) for name, read in _READERS.items()})
 
     def distinct(self, name: str) -> tuple[list[str], pa.Array]:
         """Return a column's distinct values, and for every row the place of its value among them."""
@@ -111,11 +110,19 @@ def objects(column: pa.Array) -> list[Any]:
     return list(column.to_numpy(zero_copy_only=False).tolist())
 
 
-def _column(objects: Sequence[Any], column: pa.Field) -> pa.Array:
-    values = list(map(attrgetter(column.name), objects))
+def _reader(column: pa.Field, path: str = "event") -> Callable[[Sequence[Event]], pa.Array]:
+    """Write the function that makes a column of events."""
+    path = f"{path}.{column.name}"
     if pa.types.is_struct(column.type):
-        return pa.StructArray.from_arrays([_column(values, inner) for inner in column.type], fields=list(column.type))
-    return pa.array(values, column.type)
+        inside = [_reader(inner, path) for inner in column.type]
+        fields = list(column.type)
+        return lambda events: pa.StructArray.from_arrays([read(events) for read in inside], fields=fields)
+    # Python reads a slot half as fast by a name that it gets to know only then, as with getattr.
+    values = eval(f"lambda events: [{path} for event in events]")  # noqa: S307  # names of our own description
+    return lambda events: pa.array(values(events), column.type)
+
+
+_READERS: Final = {column.name: _reader(column) for column in EVENT}
 
 
 def hours_of_arrival(origin: Mapping[str, pa.Array]) -> Numbers:

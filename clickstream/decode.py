@@ -47,6 +47,7 @@ class Rejected(Struct, frozen=True):
     field: str | None = None
 
 
+_IN_UTC: Final = (None, UTC)
 _EVENT: Final = msgspec.json.Decoder(Event)
 _ANYTHING: Final = msgspec.json.Decoder(Raw)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -85,7 +86,7 @@ def _quickly(payload: bytes) -> Event | None:
             event = _EVENT.decode(payload)
         except _UNREADABLE:
             return None
-        if is_utc(event.timestamp) and is_utc(event.insertion_timestamp):
+        if event.timestamp.tzinfo in _IN_UTC and event.insertion_timestamp.tzinfo in _IN_UTC:
             return event
     return None
 
@@ -119,7 +120,7 @@ def is_ip(text: str) -> bool:
 
 def is_utc(moment: datetime) -> bool:
     """Say whether a timestamp is in UTC: it names no zone, Z, or an offset of nothing."""
-    return moment.tzinfo is None or moment.tzinfo is UTC
+    return moment.tzinfo in _IN_UTC
 
 
 def _is_readable(payload: bytes) -> bool:
