@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -29,6 +31,18 @@ class Place(Struct, frozen=True):
         return ", ".join(part for part in (self.city, self.region, self.country) if part)
 
 
+class Answer(Struct, Generic[T], frozen=True, gc=False):
+    """What a look-up came to: the value if it was found, and in any case how it ended."""
+
+    status: Status
+    value: T | None = None
+
+    @classmethod
+    def of(cls, value: T | None) -> "Answer[T]":
+        """Wrap what somebody who would know has said."""
+        return cls(Status.UNKNOWN) if value is None else cls(Status.FOUND, value)
+
+
 class GeoProvider(Protocol):
     """Whoever knows where addresses are: one call a batch, for public addresses in their shortest spelling.
 
@@ -46,8 +60,15 @@ class GeoProvider(Protocol):
         """Let go of what is open."""
 
 
+# Where an IPv4 begins otherwise, all or some of the addresses are set aside for something:
+# https://www.iana.org/assignments/iana-ipv4-special-registry and, from 224 up, multicast and reserved ones
+_ALL_PUBLIC: Final = {str(n) for n in range(1, 224)} - {"10", "100", "127", "169", "172", "192", "198", "203"}
+
+
 def public_address(text: str) -> str | None:
     """Return the shortest spelling of a public address, IPv4 for a mapped IPv6; None for one nobody can place."""
+    if text.partition(".")[0] in _ALL_PUBLIC:
+        return text  # an IPv4 has only one spelling
     address = ip_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped

@@ -10,10 +10,12 @@ import maxminddb
 
 from clickstream.errors import Refused
 from clickstream.place import Place
+from connectors.mmdb_tree import Tree
 
 _BROKEN: Final = (maxminddb.InvalidDatabaseError, UnicodeDecodeError)
 _FIRST_PUBLIC: Final = (IPv4Address("1.0.0.0"), IPv6Address("2000::"))
 _FIRST_NETWORKS: Final = 10_000  # one of so many has a country, if any has
+_RECORDS_AT_HAND: Final = 200_000
 
 
 class Mmdb:
@@ -31,9 +33,11 @@ class Mmdb:
         try:
             self._reader = maxminddb.open_database(self._path)  # the C extension, wherever its wheel has one
             about = self._reader.metadata()
+            self._tree = Tree(self._path, about)
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
             raise self._refused(f"cannot be opened as a MaxMind database ({_reason(error)})") from None
         self._ipv4_only = about.ip_version == 4
+        self._places: dict[int, Place | None] = {}  # by record
         try:
             places = any(_place(record) for record in self._first_records())
         except (maxminddb.InvalidDatabaseError, ValueError):
@@ -44,8 +48,16 @@ class Mmdb:
 
     def find(self, addresses: Sequence[str]) -> Mapping[str, Place | None]:
         """Answer every address. One that has a record without a country is as unknown as one that has none."""
+        unplaceable = {address for address in addresses if self._ipv4_only and ":" in address}
+        known = [address for address in addresses if address not in unplaceable]
+        if len(self._places) > _RECORDS_AT_HAND:
+            self._places = {}
+        places, records = self._places, self._tree.records(known)
         try:
-            return {address: self._place_of(address) for address in addresses}
+            for address, record in zip(known, records, strict=True):
+                if record not in places:
+                    places[record] = _place(self._reader.get(address))
+            return dict.fromkeys(unplaceable) | dict(zip(known, map(places.__getitem__, records), strict=True))
         except _BROKEN as error:
             raise self._refused(f"is broken inside ({_reason(error)})") from None
 
@@ -67,11 +79,6 @@ class Mmdb:
     def close(self) -> None:
         """Unmap the file."""
         self._reader.close()
-
-    def _place_of(self, address: str) -> Place | None:
-        if self._ipv4_only and ":" in address:
-            return None
-        return _place(self._reader.get(address))
 
     def _first_records(self) -> Iterator[object]:
         """Hop from network to network. The reader's own iterator aborts the process if the file is broken."""

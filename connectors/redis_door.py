@@ -9,69 +9,85 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from functools import lru_cache, partial
+from itertools import accumulate, islice
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import redis
+from msgspec.msgpack import encode
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from clickstream.errors import Refused, Unavailable
 from clickstream.place import Place
 from connectors.breaker import CircuitBreaker, State
-from enrichment.answers import Shared
-
-if TYPE_CHECKING:
-    from enrichment.steps import Access  # with it come numpy and pyarrow, and a Lambda has neither
+from enrichment.shared import LastAccesses, Shared
 
 T = TypeVar("T")
 
-# What a script is to do comes as one MessagePack argument: packing ten thousand keys and arguments one by one costs
-# redis-py more than Redis needs for all of the work.
+# What a script is to do comes as MessagePack: packing ten thousand keys and arguments one by one costs redis-py more
+# than Redis needs for all of the work. For the same reason answers go back as one text and the lengths of its parts.
 _READ: Final = """
--- ARGV: addresses, users, for how long to take an address on (ms; 0: never).
+-- ARGV: keys of addresses, of users, and for how long to take an address on (ms; 0: never).
 local addresses, users, lease = unpack(cmsgpack.unpack(ARGV[1]))
-local places, names = {}, {}
-for i, address in ipairs(addresses) do
-  local key = 'ip:' .. address
-  places[i] = redis.call('GET', key)
-  if not places[i] and lease > 0 and redis.call('SET', 'asking:' .. key, 1, 'NX', 'PX', lease) then
-    places[i] = 'mine'
+local call, found, lengths, count = redis.call, {}, {}, 0
+local function answer(text)
+  count = count + 1
+  found[count], lengths[count] = text or '', text and #text or -1
+end
+for first = 1, #addresses, 1000 do
+  local last = math.min(first + 999, #addresses)
+  for i, text in ipairs(call('MGET', unpack(addresses, first, last))) do
+    answer(text)
+    if not text and lease > 0 and call('SET', 'asking:' .. addresses[first + i - 1], 1, 'NX', 'PX', lease) then
+      lengths[count] = -2
+    end
   end
 end
-for i, user in ipairs(users) do
-  names[i] = redis.call('HGET', 'user:' .. user, 'name')
+for _, user in ipairs(users) do
+  answer(call('HGET', user, 'name'))
 end
-return {places, names}
+return {table.concat(found), cmsgpack.pack(lengths)}
 """
 _WRITE: Final = """
--- ARGV: for each address its key, its JSON and its time to live (ms).
-for _, place in ipairs(cmsgpack.unpack(ARGV[1])) do
-  redis.call('SET', 'ip:' .. place[1], place[2], 'PX', place[3])
-  redis.call('DEL', 'asking:ip:' .. place[1])
+-- ARGV: keys of addresses, what is known of each, for how long (ms), and whether they may have been taken on.
+local addresses, texts, lives, taken = unpack(cmsgpack.unpack(ARGV[1]))
+for i, address in ipairs(addresses) do
+  redis.call('SET', address, texts[i], 'PX', lives[i])
+  if taken then
+    redis.call('DEL', 'asking:' .. address)
+  end
 end
 """
+# Each argument is done with before the next is unpacked, while it is still in the processor's cache.
 _KEEP_NEWEST: Final = """
--- ARGV: for each access the user, the moment, the sequence number, and the location or nothing.
-for _, access in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local key, moment, sequence, location = 'user:' .. access[1], access[2], access[3], access[4]
-  local kept = redis.call('HMGET', key, 'last_access', 'last_sequence')
-  local newer = not kept[1] or moment > kept[1]
-  if moment == kept[1] then
-    sequence = sequence:gsub('^0+', '')
-    local other = (kept[2] or ''):gsub('^0+', '')
-    newer = #sequence > #other or (#sequence == #other and sequence > other)
-  end
-  if newer and location then
-    redis.call('HSET', key, 'last_access', moment, 'last_sequence', sequence, 'location', location)
-  elseif newer then
-    redis.call('HSET', key, 'last_access', moment, 'last_sequence', sequence)
+-- ARGV: in each the users' keys, the moments, the sequence numbers, and the locations or nothing.
+local call = redis.call
+local function wins(sequence, other)
+  sequence, other = sequence:gsub('^0+', ''), (other or ''):gsub('^0+', '')
+  return #sequence > #other or (#sequence == #other and sequence > other)
+end
+for _, packed in ipairs(ARGV) do
+  local users, moments, sequences, locations = unpack(cmsgpack.unpack(packed))
+  for i, user in ipairs(users) do
+    local moment, sequence, location = moments[i], sequences[i], locations[i]
+    local kept = call('HGET', user, 'last_access')
+    if not kept or moment > kept or (moment == kept and wins(sequence, call('HGET', user, 'last_sequence'))) then
+      if location then
+        call('HSET', user, 'last_access', moment, 'last_sequence', sequence, 'location', location)
+      else
+        call('HSET', user, 'last_access', moment, 'last_sequence', sequence)
+      end
+    end
   end
 end
 """
 _PLACE: Final = msgspec.json.Decoder(Place | None)
+_LENGTHS: Final = msgspec.msgpack.Decoder(list[int])
+_MINE: Final = -2  # in the place of a length
+_PLACES_AT_HAND: Final = 50_000  # in JSON, so that reading or writing it once more costs next to nothing
+_ACCESSES_AN_ARGUMENT: Final = 1000
 _NAMES_A_TRIP: Final = 1000
 _REWRITE_SECONDS: Final = 60.0  # for Redis to write its append-only file anew
 
@@ -97,6 +113,7 @@ class RedisDoor:
         self._place_ms, self._unknown_ms = int(place_seconds * 1000), int(unknown_seconds * 1000)
         self._lease_ms = int(lease_seconds * 1000)
         self._known_as = known_as  # what an address is called in keys, if not by itself
+        self._takes_on = False  # whether this worker ever takes addresses on
         self._read: _Script = client.register_script(_READ)
         self._write: _Script = client.register_script(_WRITE)
         self._keep_newest: _Script = client.register_script(_KEEP_NEWEST)
@@ -140,30 +157,39 @@ class RedisDoor:
         return self._breaker.state
 
     def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
-        wanted = (self._keys(addresses), list(user_ids), self._lease_ms if take_on else 0)
-        places, names = self._run(self._read, wanted)
-        located = dict(zip(addresses, places, strict=True))
+        self._takes_on |= take_on
+        users = [f"user:{user_id}" for user_id in user_ids]
+        wanted = (self._keys(addresses), users, self._lease_ms if take_on else 0)
+        text, packed = self._run(self._read, encode(wanted))
+        lengths = _LENGTHS.decode(packed)
+        ends = accumulate(max(0, length) for length in lengths)
+        parts = [text[end - length : end] if length >= 0 else None for end, length in zip(ends, lengths, strict=True)]
+        located = {
+            address: _read_place(part) for address, part in zip(addresses, parts, strict=False) if part is not None
+        }
         return Shared(
-            places={
-                address: place
-                for address, text in located.items()
-                if text and text != b"mine" and (place := _read_place(text)) is not _UNREADABLE
+            places={address: place for address, place in located.items() if place is not _UNREADABLE},
+            names={
+                user_id: part.decode(errors="replace")
+                for user_id, part in zip(user_ids, parts[len(addresses) :], strict=True)
+                if part
             },
-            names={user: name.decode(errors="replace") for user, name in zip(user_ids, names, strict=True) if name},
-            mine={address for address, text in located.items() if text == b"mine"},
+            mine={address for address, length in zip(addresses, lengths, strict=False) if length == _MINE},
         )
 
     def write(self, places: Mapping[str, Place | None]) -> None:
-        lives = {True: self._unknown_ms, False: self._place_ms}
-        encode = msgspec.json.encode
-        keyed = zip(self._keys(places), places.values(), strict=True)
-        self._run(self._write, [(key, encode(place).decode(), lives[place is None]) for key, place in keyed])
+        texts = list(map(_written, places.values()))
+        lives = [self._unknown_ms if place is None else self._place_ms for place in places.values()]
+        self._run(self._write, encode((self._keys(places), texts, lives, self._takes_on)))
 
     def let_go(self, addresses: Collection[str]) -> None:
-        self._call(lambda: self._client.delete(*(f"asking:ip:{address}" for address in self._keys(addresses))))
+        self._call(lambda: self._client.delete(*(f"asking:{key}" for key in self._keys(addresses))))
 
-    def keep_newest(self, accesses: "Sequence[Access]") -> None:
-        self._run(self._keep_newest, accesses)
+    def keep_newest(self, accesses: LastAccesses) -> None:
+        columns = [[f"user:{user_id}" for user_id in accesses.user_ids], *accesses[1:]]
+        firsts = range(0, len(accesses.user_ids), _ACCESSES_AN_ARGUMENT)
+        packed = (encode([column[at : at + _ACCESSES_AN_ARGUMENT] for column in columns]) for at in firsts)
+        self._run(self._keep_newest, *packed)
 
     def user(self, user_id: str) -> dict[str, str]:
         """Return what is known of a user: name, last_access, location."""
@@ -239,10 +265,11 @@ class RedisDoor:
         self._client.close()
 
     def _keys(self, addresses: Collection[str]) -> list[str]:
-        return list(addresses) if self._known_as is None else [self._known_as(address) for address in addresses]
+        known_as = self._known_as
+        return [f"ip:{address if known_as is None else known_as(address)}" for address in addresses]
 
-    def _run(self, script: _Script, what: object) -> Any:
-        return self._call(lambda: script(args=[msgspec.msgpack.encode(what)]))
+    def _run(self, script: _Script, *arguments: bytes) -> Any:
+        return self._call(lambda: script(args=arguments))
 
     def _call(self, ask: Callable[[], T]) -> T:
         def or_unavailable() -> T:
@@ -266,8 +293,14 @@ def _certificate_trouble(error: BaseException | None) -> str | None:
 _UNREADABLE: Final = object()
 
 
+@lru_cache(_PLACES_AT_HAND)
 def _read_place(text: bytes) -> Any:
     try:
         return _PLACE.decode(text)
     except msgspec.MsgspecError:
         return _UNREADABLE  # not ours: ask again and overwrite it
+
+
+@lru_cache(_PLACES_AT_HAND)
+def _written(place: Place | None) -> str:
+    return msgspec.json.encode(place).decode()

@@ -11,8 +11,7 @@ from botocore.exceptions import ClientError
 
 from clickstream.errors import ClickstreamError, Unavailable
 from clickstream.place import Place
-from enrichment.answers import Shared
-from enrichment.steps import Access
+from enrichment.shared import LastAccesses, Shared
 
 
 @dataclass(slots=True)
@@ -258,9 +257,9 @@ class InMemoryShared:
         self._trip()
         self.asking -= set(addresses)
 
-    def keep_newest(self, accesses: Sequence[Access]) -> None:
+    def keep_newest(self, accesses: LastAccesses) -> None:
         self._trip()
-        for user_id, moment, sequence_number, location in accesses:
+        for user_id, moment, sequence_number, location in zip(*accesses, strict=True):
             user = self.users.setdefault(user_id, {})
             kept = (user.get("last_access", ""), int(user.get("last_sequence", "0")))
             if (moment, int(sequence_number)) > kept:

@@ -2,71 +2,37 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import compress
 from threading import Semaphore
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
 
 from clickstream.errors import ClickstreamError, Unavailable
-from clickstream.place import GeoProvider, Place, Status, public_address
+from clickstream.place import Answer, GeoProvider, Place, Status, public_address
 from enrichment.memory import Memory
 from enrichment.metrics import Metrics
+from enrichment.places import Located, PlaceMemory
+from enrichment.shared import Shared, SharedAnswers
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """What a look-up came to: the value if it was found, and in any case how it ended."""
-
-    status: Status
-    value: T | None = None
-
-    @classmethod
-    def of(cls, value: T | None) -> "Answer[T]":
-        """Wrap what somebody who would know has said."""
-        return cls(Status.UNKNOWN) if value is None else cls(Status.FOUND, value)
-
-
 Places = dict[str, Answer[Place]]
 Names = dict[str, Answer[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all workers know together: places (None: nobody knows) and names; what is not in there is not known yet.
-
-    `mine` are the addresses that this worker, and no other, has now taken on to ask a metered provider about.
-    """
-
-    places: Mapping[str, Place | None]
-    names: Mapping[str, str]
-    mine: Collection[str] = ()
-
-
-class SharedAnswers(Protocol):
-    """The workers' common memory. Every method is one round trip, and raises `Unavailable` when it is down or slow."""
-
-    def read(self, addresses: Collection[str], user_ids: Collection[str], *, take_on: bool) -> Shared:
-        """Look everything up; with `take_on`, take on the addresses nobody knows and nobody has taken on."""
-
-    def write(self, places: Mapping[str, Place | None]) -> None:
-        """Keep what a provider said, misses for a shorter time, and let go of these addresses."""
-
-    def let_go(self, addresses: Collection[str]) -> None:
-        """Let others ask about these addresses, which this worker has taken on and could not find out about."""
-
-
 class Answers(Protocol):
-    """Whoever can place addresses and name users: one call a batch, each key answered."""
+    """Whoever can place addresses and name users: one call a batch."""
 
-    def find(self, addresses: Collection[str], user_ids: Collection[str]) -> tuple[Places, Names]:
-        """Answer every address and every user id."""
+    def find(self, addresses: Sequence[str], user_ids: Sequence[str]) -> tuple[Located, list[Answer[str]]]:
+        """Answer every address and every user id, in their order."""
 
 
 class Background:
@@ -106,8 +72,8 @@ class LayeredAnswers:
     metered provider is left alone: without Redis nobody can see to it that an address is asked once.
     """
 
-    places: Memory[str, Answer[Place]]
-    names: Memory[str, Answer[str]]
+    places: PlaceMemory
+    names: Memory[Answer[str]]
     shared: SharedAnswers
     provider: GeoProvider
     background: Background
@@ -117,27 +83,36 @@ class LayeredAnswers:
     clock: Callable[[], float] = time.monotonic
     metrics: Metrics = field(default_factory=Metrics)
 
-    def find(self, addresses: Collection[str], user_ids: Collection[str]) -> tuple[Places, Names]:
+    def find(self, addresses: Sequence[str], user_ids: Sequence[str]) -> tuple[Located, list[Answer[str]]]:
         """Answer every address and every user id, in at most one round trip for what this worker does not remember."""
         deadline = self.clock() + self.budget
-        places, names = self.places.recall(addresses), self.names.recall(user_ids)
-        spelled = {text: public_address(text) for text in addresses if text not in places}
-        unplaced = {address for address in spelled.values() if address is not None}
-        unnamed = [user_id for user_id in user_ids if user_id not in names]
-        self.metrics.count("place_hits", len(places), layer="memory")
-        self.metrics.count("name_hits", len(names), layer="memory")
+        located = self.places.recall(addresses)
+        names, named = self.names.recall(user_ids)
+        self.metrics.count("place_hits", int(located.known.sum()), layer="memory")
+        self.metrics.count("name_hits", int(named.sum()), layer="memory")
+        unplaced = located.missing(addresses)
+        unnamed = list(compress(user_ids, (~named).tolist()))
+        if unplaced or unnamed:
+            new_places, new_names = self._look_up(unplaced, unnamed, deadline)
+            located.fill(map(new_places.__getitem__, unplaced))
+            names[~named] = np.fromiter(map(new_names.__getitem__, unnamed), object, len(unnamed))
+        return located, names.tolist()
 
+    def _look_up(self, texts: Sequence[str], user_ids: Sequence[str], deadline: float) -> tuple[Places, Names]:
+        """Answer what is not remembered, and remember it."""
+        spelled = {text: public_address(text) for text in texts}
+        unplaced = {address for address in spelled.values() if address is not None}
         try:
             known = Shared({}, {})
-            if unplaced or unnamed:
-                known = self.shared.read(unplaced, unnamed, take_on=self.provider.metered)
+            if unplaced or user_ids:
+                known = self.shared.read(unplaced, user_ids, take_on=self.provider.metered)
         except Unavailable as down:
             log.warning("going on without Redis: %s", down)
             self.metrics.count("redis_errors")
-            new_names = dict.fromkeys(unnamed, _NO_NAME)
+            names = dict.fromkeys(user_ids, _NO_NAME)
             located = dict.fromkeys(unplaced, _UNAVAILABLE) if self.provider.metered else self._ask(unplaced)
         else:
-            new_names = {user_id: Answer.of(known.names.get(user_id)) for user_id in unnamed}
+            names = {user_id: Answer.of(known.names.get(user_id)) for user_id in user_ids}
             located = {address: Answer.of(place) for address, place in known.places.items()}
             unplaced -= located.keys()
             self.metrics.count("place_hits", len(located), layer="redis")
@@ -146,10 +121,10 @@ class LayeredAnswers:
                 metered = self.provider.metered
                 located |= self._ask_metered(unplaced, known.mine, deadline) if metered else self._ask(unplaced)
 
-        new_places = {text: _NOT_PUBLIC if address is None else located[address] for text, address in spelled.items()}
-        self._keep(self.places, new_places)
-        self._keep(self.names, new_names)
-        return {**places, **new_places}, {**names, **new_names}
+        places = {text: _NOT_PUBLIC if address is None else located[address] for text, address in spelled.items()}
+        self._keep(self.places.remember, places)
+        self._keep(self.names.remember, names)
+        return places, names
 
     def _ask(self, addresses: Collection[str]) -> Places:
         """Ask the provider, and tell the others what it said."""
@@ -173,14 +148,13 @@ class LayeredAnswers:
             self.metrics.count("redis_errors")
         answers = {address: Answer.of(place) for address, place in said.items()}
         answers.update(dict.fromkeys(unanswered, _UNAVAILABLE))
-        self._keep(self.places, answers)
         return answers
 
     def _ask_metered(self, addresses: Collection[str], mine: Collection[str], deadline: float) -> Places:
         answers = dict.fromkeys(addresses, _PENDING)
         if not mine:
             return answers
-        asking = self.background.start(lambda: self._ask(mine))
+        asking = self.background.start(lambda: self._ask_and_keep(mine))
         if asking is None:
             with suppress(Unavailable):  # then the leases run out by themselves
                 self.shared.let_go(mine)
@@ -190,11 +164,19 @@ class LayeredAnswers:
         except FutureTimeout:
             return answers
 
-    def _keep(self, memory: Memory[str, Answer[T]], answers: Mapping[str, Answer[T]]) -> None:
+    def _ask_and_keep(self, addresses: Collection[str]) -> Places:
+        """Ask in the background: by the time there is an answer, the batch may be over."""
+        answers = self._ask(addresses)
+        self._keep(self.places.remember, answers)
+        return answers
+
+    def _keep(
+        self, remember: Callable[[Mapping[str, Answer[T]], float], None], answers: Mapping[str, Answer[T]]
+    ) -> None:
         found = {key: answer for key, answer in answers.items() if answer.status is Status.FOUND}
         missed = {k: a for k, a in answers.items() if a.status in (Status.UNKNOWN, Status.UNAVAILABLE)}
-        memory.remember(found, self.remember)
-        memory.remember(missed, self.remember_misses)
+        remember(found, self.remember)
+        remember(missed, self.remember_misses)
 
 
 _NOT_PUBLIC: Final[Answer[Place]] = Answer(Status.UNKNOWN)

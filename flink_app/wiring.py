@@ -16,6 +16,7 @@ from connectors.secrets import secret
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
 from enrichment.metrics import Metrics
+from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 
@@ -34,7 +35,7 @@ def process(settings: Settings) -> Process:
     provider = geo_provider(settings)
     metrics = Metrics()
     answers = LayeredAnswers(
-        places=Memory(settings.job.remembered_places),
+        places=PlaceMemory(settings.job.remembered_places),
         names=Memory(settings.job.remembered_names),
         shared=redis,
         provider=provider,

@@ -9,6 +9,7 @@ import pytest
 from clickstream.errors import Refused, Unavailable
 from clickstream.place import Place
 from connectors.redis_door import RedisDoor
+from enrichment.shared import LastAccesses
 from tests.servers import TlsRedis, make_certificate
 
 OHIO = Place("US", "Ohio", "Columbus")
@@ -29,7 +30,7 @@ def test_all_of_it_works_over_tls_with_the_password(server: TlsRedis) -> None:
         opened.check()
         opened.write_names([("1", "Ada")])
         opened.write({"8.8.8.8": OHIO})
-        opened.keep_newest([("1", "2021-07-12 12:00:00.000000", "10", "Columbus, Ohio, US")])
+        opened.keep_newest(LastAccesses(["1"], ["2021-07-12 12:00:00.000000"], ["10"], ["Columbus, Ohio, US"]))
 
         assert opened.read(["8.8.8.8"], ["1"], take_on=False).places == {"8.8.8.8": OHIO}
         assert opened.user("1")["location"] == "Columbus, Ohio, US"

@@ -17,6 +17,7 @@ from clickstream.settings import Lake, Privacy, Settings, read_settings
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
+from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from flink_app.wiring import hidden_addresses
@@ -30,7 +31,7 @@ ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
 
 def process(hide: HiddenAddresses) -> Process:
     shared = InMemoryShared(NAMES)
-    answers = LayeredAnswers(Memory(1000), Memory(1000), shared, InMemoryGeo(PLACES), Background())
+    answers = LayeredAnswers(PlaceMemory(1000), Memory(1000), shared, InMemoryGeo(PLACES), Background())
     return Process(enrichment(answers, shared), archive=True, hide=hide)
 
 

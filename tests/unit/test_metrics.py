@@ -9,6 +9,7 @@ from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
 from enrichment.metrics import GAUGES, PURPOSE, Key, Metrics
+from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from tests.events import ARRIVAL, arrived, payload
@@ -19,7 +20,7 @@ VIEW = payload(event_name="ViewContent", percent_viewed=90)
 
 def metered(shared: InMemoryShared, geo: InMemoryGeo) -> tuple[Process, Metrics]:
     metrics = Metrics()
-    answers = LayeredAnswers(Memory(9), Memory(9), shared, geo, Background(), metrics=metrics)
+    answers = LayeredAnswers(PlaceMemory(9), Memory(9), shared, geo, Background(), metrics=metrics)
     now = ARRIVAL.timestamp() + 1.5
     return Process(enrichment(answers, shared, metrics), archive=True, metrics=metrics, now=lambda: now), metrics
 

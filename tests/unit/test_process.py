@@ -1,17 +1,19 @@
 """A batch of records becomes the columns of what became of each."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clickstream.batch import Arrived
-from clickstream.place import Place
+from clickstream.place import Place, public_address
 from clickstream.schema import ENRICHED, OUTCOME, PARTITION, REJECTED
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
+from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from tests import oracle
@@ -33,7 +35,7 @@ NAMES = {"35": "Ada Lovelace", "7": "Ōe Kenzaburō"}
 
 def process(shared: InMemoryShared | None = None, geo: InMemoryGeo | None = None, *, archive: bool = True) -> Process:
     shared = shared if shared is not None else InMemoryShared(NAMES)
-    answers = LayeredAnswers(Memory(1000), Memory(1000), shared, geo or InMemoryGeo(PLACES), Background())
+    answers = LayeredAnswers(PlaceMemory(1000), Memory(1000), shared, geo or InMemoryGeo(PLACES), Background())
     return Process(enrichment(answers, shared), archive=archive)
 
 
@@ -69,6 +71,13 @@ def test_an_address_that_is_not_public_is_unknown_and_nobody_is_asked(address: s
 
     assert (row["country"], row["geo_status"]) == (None, "unknown")
     assert geo.calls == []
+
+
+@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
+def test_an_address_is_public_as_the_registries_of_iana_say(address: IPv4Address | IPv6Address) -> None:
+    whole = getattr(address, "ipv4_mapped", None) or address
+
+    assert public_address(str(address)) == (str(whole) if whole.is_global and not whole.is_multicast else None)
 
 
 def test_an_ipv4_address_written_as_ipv6_is_the_ipv4_address() -> None:
