@@ -16,6 +16,7 @@ from clickstream.schema import ENRICHED, OFFER, PARTITION, RAW, REJECTED, sliced
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
+from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from generator.malformed import mixed
@@ -29,7 +30,7 @@ HASH = HiddenAddresses("hash", b"0123456789abcdef")
 
 def process(*, archive: bool = True, offers: bool = True, hide: HiddenAddresses | None = None) -> Process:
     shared = InMemoryShared({"35": "Ada Lovelace"})
-    answers = LayeredAnswers(Memory(1000), Memory(1000), shared, InMemoryGeo({}), Background())
+    answers = LayeredAnswers(PlaceMemory(1000), Memory(1000), shared, InMemoryGeo({}), Background())
     return Process(enrichment(answers, shared), archive=archive, offers=offers, hide=hide)
 
 
