@@ -15,8 +15,20 @@ from bytewax.run import cli_main
 
 from clickstream.decode import decode_all
 from clickstream.place import Place, public_address
-from enrichment.steps import Access
-from tests.bench.peers.given import Enriched, Given, Record, Rejection, Tables, access, end, ready, records, say
+from tests.bench.peers.given import (
+    Access,
+    Enriched,
+    Given,
+    Record,
+    Rejection,
+    Tables,
+    access,
+    end,
+    last_accesses,
+    ready,
+    records,
+    say,
+)
 
 BATCH = 10_000
 
@@ -73,7 +85,8 @@ class Enrich:
             last = access(enriched)
             entry = (last[1], int(last[2]), last)
             newest[event.user_id] = max(entry, newest.get(event.user_id, entry))
-        self._door.keep_newest([last for *_, last in newest.values()])
+        if newest:
+            self._door.keep_newest(last_accesses(last for *_, last in newest.values()))
         return rows
 
     def _look_up(self, addresses: set[str], users: set[str]) -> None:

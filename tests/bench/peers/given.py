@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -20,7 +20,11 @@ from clickstream.place import Place
 from clickstream.schema import ENRICHED, EVENT, ORIGIN, RAW, REASON, REJECTED
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
-from enrichment.steps import MAX_CLOCK_LEAD, Access
+from enrichment.shared import LastAccesses
+from enrichment.steps import MAX_CLOCK_LEAD
+
+Access = tuple[str, str, str, str]
+"""A user, the moment and the sequence number of the last access, and where it was."""
 
 DONE = "done"
 ROW_GROUP = 100_000  # rows
@@ -126,6 +130,11 @@ def access(row: Enriched) -> Access:
     latest = EPOCH + timedelta(microseconds=row.record.arrival) + MAX_CLOCK_LEAD
     moment = min(row.event.timestamp.replace(tzinfo=None), latest).isoformat(" ", "microseconds")
     return row.event.user_id, moment, row.record.sequence_number, str(row.place) if row.place else "unknown"
+
+
+def last_accesses(accesses: Iterable[Access]) -> LastAccesses:
+    """Lay out some accesses, at least one, as Redis takes them."""
+    return LastAccesses(*zip(*accesses, strict=True))
 
 
 class Tables:

@@ -14,7 +14,7 @@ import redis
 from clickstream.decode import Rejected, decode_slowly, is_ip, is_utc
 from clickstream.event import Event
 from clickstream.place import Place, public_address
-from tests.bench.peers.given import Enriched, Given, Rejection, Tables, access, end, ready, records, say
+from tests.bench.peers.given import Enriched, Given, Rejection, Tables, access, end, last_accesses, ready, records, say
 
 BATCH = 10
 SAID_EVERY = 1000  # records
@@ -55,7 +55,7 @@ def main() -> None:
                     rejected.append(Rejection(event, record))
                 else:
                     row = Enriched(event, place_of(event.user_ip), name_of(event.user_id), record)
-                    door.keep_newest([access(row)])
+                    door.keep_newest(last_accesses([access(row)]))
                     enriched.append(row)
             for rows in (batch, enriched, rejected):
                 tables.add(rows)

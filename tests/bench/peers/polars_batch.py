@@ -22,7 +22,7 @@ from clickstream.schema import ENRICHED, EVENT, REASON, REJECTED
 from connectors.geo_mmdb import Mmdb
 from connectors.redis_door import RedisDoor
 from enrichment.steps import MAX_CLOCK_LEAD
-from tests.bench.peers.given import Given, end, partition, ready, say
+from tests.bench.peers.given import Given, end, last_accesses, partition, ready, say
 
 A_TRIP = 10_000  # keys
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def keep_last_accesses(enriched: pl.DataFrame, door: RedisDoor) -> None:
         .with_columns(pl.col("moment").dt.strftime("%Y-%m-%d %H:%M:%S%.6f"))
     )
     for some in trips(newest.rows()):
-        door.keep_newest(some)
+        door.keep_newest(last_accesses(some))
 
 
 def write(given: Given, name: str, rows: pl.DataFrame) -> None:
