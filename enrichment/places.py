@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import compress, islice
 from threading import Lock
 from typing import Final
 
@@ -16,43 +16,41 @@ _COLUMNS: Final = ("country", "region", "city", "location", "geo_status")
 _AS_MANY_ADDRESSES: Final = 2  # so many times as many places as addresses are kept before they are sorted out
 
 
+class _Numbers(dict[Answer[Place], int]):
+    """A number for every answer that is asked for, from 0."""
+
+    def __missing__(self, answer: Answer[Place]) -> int:
+        self[answer] = number = len(self)
+        return number
+
+
 class Atlas:
     """Answers about addresses, numbered as they come, and the columns that they are in a table. Thread-safe."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Answer[Place], int] = {}
-        self._new: list[Answer[Place]] = []  # those that are not in the columns yet
+        self._numbers = _Numbers()
         self._columns = [pa.array([], pa.string()) for _ in _COLUMNS]
         self._lock = Lock()
 
     def number(self, answers: Iterable[Answer[Place]]) -> list[int]:
         """Return the numbers of these answers."""
         with self._lock:
-            return [self._number(answer) for answer in answers]
+            return list(map(self._numbers.__getitem__, answers))
 
     def columns(self, numbers: Numbers) -> dict[str, pa.Array]:
         """Lay out the answers with these numbers, a row each."""
         with self._lock:
-            if self._new:
-                new = zip(*map(_row, self._new), strict=True)
+            if new := list(islice(self._numbers, len(self._columns[0]), None)):
                 self._columns = [
                     pa.concat_arrays([column, pa.array(values, pa.string())])
-                    for column, values in zip(self._columns, new, strict=True)
+                    for column, values in zip(self._columns, zip(*map(_row, new), strict=True), strict=True)
                 ]
-                self._new = []
             columns = self._columns
         rows = pa.array(numbers)
         return {name: column.take(rows) for name, column in zip(_COLUMNS, columns, strict=True)}
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-    def _number(self, answer: Answer[Place]) -> int:
-        number = self._numbers.get(answer)
-        if number is None:
-            number = self._numbers[answer] = len(self._numbers)
-            self._new.append(answer)
-        return number
 
 
 class Located:
