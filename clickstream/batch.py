@@ -34,6 +34,7 @@ class Batch:
     events: Sequence[Event]
     origin: Mapping[str, pa.Array]
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    _encoded: dict[str, tuple[list[str], pa.Array]] = field(default_factory=dict, repr=False)  # see `distinct`
 
     @classmethod
     def of(cls, events: Sequence[Event], origin: Mapping[str, pa.Array]) -> "Batch":
@@ -42,12 +43,15 @@ class Batch:
 
     def distinct(self, name: str) -> tuple[list[str], pa.Array]:
         """Return a column's distinct values, and for every row the place of its value among them."""
-        encoded = self.columns[name].dictionary_encode()
-        return objects(encoded.dictionary), encoded.indices
+        if name not in self._encoded:
+            encoded = self.columns[name].dictionary_encode()
+            self._encoded[name] = objects(encoded.dictionary), encoded.indices
+        return self._encoded[name]
 
     def adding(self, **columns: pa.Array) -> "Batch":
         """Return the batch with these columns as well."""
-        return replace(self, columns={**self.columns, **columns})
+        kept = {name: encoded for name, encoded in self._encoded.items() if name not in columns}
+        return replace(self, columns={**self.columns, **columns}, _encoded=kept)
 
 
 def read(arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
