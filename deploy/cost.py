@@ -44,7 +44,7 @@ class Workload:
     response_bytes: int = 300
     access_log_bytes: int = 300
     events_per_shard: int = 700  # a second, of the 1,000 that one takes
-    events_per_kpu: int = 10_000  # a second; docs/performance.md measures 17,000 on a core with Redis beside it
+    events_per_kpu: int = 10_000  # a second; docs/performance.md measures four times that on a core
     months_kept: int = 12  # of raw and of the lake
 
     @property
@@ -137,7 +137,9 @@ def _lines(load: Workload, price: dict[str, Any]) -> list[Line]:
     scaling_alarms, watch_alarms = (COUNTED[part, "AWS::CloudWatch::Alarm"] for part in ("scaling", "watch"))
     crawlers = COUNTED["catalog", "AWS::Glue::Crawler"]
     stored_gb = load.months_kept * load.gigabytes(load.raw_bytes + 2 * load.row_bytes)
-    files = HOURS * 60 * (1 + 2 * (load.kpus - 1)) + load.gigabytes(load.event_bytes) * 1024 / 3
+    files = (
+        HOURS * 60 * 3 + load.gigabytes(load.event_bytes) * 1024 / 3
+    )  # a checkpoint and two tables a minute; Firehose's
     flatten_dpus = 2 + load.gigabytes(load.row_bytes) / HOURS / 2  # of an hour: a worker more for each 2 GB
     return [
         Line("artifacts", "1 GB of zips", tiered(1, price["s3_gb_month"])),
