@@ -66,6 +66,7 @@ class Scene:
         self._running = ExitStack()
         self._stop = threading.Event()
         self._paused = threading.Event()
+        self._still = threading.Event()  # the publisher has nothing under way
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
 
@@ -136,9 +137,20 @@ class Scene:
     def _twisted(self, records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
             while self._paused.is_set() and not self._stop.is_set():
+                self._still.set()
                 time.sleep(0.02)
             twist = self.twist
             yield twist(record) if twist else record
+
+    def _pause(self) -> None:
+        """Stop the flow, and wait until the publisher has its answers.
+
+        It asks for the next record once the stream has taken those before. What was accepted later than that would be
+        in the books without having been waited for.
+        """
+        self._still.clear()
+        self._paused.set()
+        self.wait(self._still.is_set, "the stream's last answers")
 
     def _accept(self, _: Record, shard_id: str, sequence_number: str) -> None:
         with self._lock:
@@ -216,7 +228,7 @@ class Scene:
 
     def judge(self, patience: float = PATIENCE) -> Verdict:
         """Stop the flow until all is committed, and let the audit compare what was accepted with what came out."""
-        self._paused.set()
+        self._pause()
         try:
             with suppress(TimeoutError):  # what is missing then, the audit names
                 self.wait_committed(patience)
@@ -230,7 +242,7 @@ class Scene:
 
     def judge_all(self) -> Verdict:
         """Stop the flow for good, and let the audit compare the whole stream with the whole lake, each column."""
-        self._paused.set()
+        self._pause()
         self.wait_committed()
         return Audit(self.lake, self.client, stream=CLICKS, offers=OFFERS, deep=True, scratch=self.folder)()
 
