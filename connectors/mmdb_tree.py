@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 from maxminddb.reader import Metadata
 
+from clickstream.batch import Numbers
+
 _SHORTCUT: Final = 16  # bits that are walked in advance, for every IPv4 there is
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Bits = np.ndarray[Any, np.dtype[np.uint8]]
 
 

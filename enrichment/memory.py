@@ -9,9 +9,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
+from clickstream.batch import Mask, Numbers
+
 V = TypeVar("V")
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _AT_A_TIME: Final = 16  # one key in so many is forgotten at once, since finding the oldest means looking at all
 _FREE: Final = 2**62  # in the place of which call last used a slot

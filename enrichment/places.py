@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from clickstream.batch import Mask, Numbers
 from clickstream.place import Answer, Place, Status
-from enrichment.memory import Mask, Memory, Numbers
+from enrichment.memory import Memory
 
 _COLUMNS: Final = ("country", "region", "city", "location", "geo_status")
 _AS_MANY_ADDRESSES: Final = 2  # so many times as many places as addresses are kept before they are sorted out

@@ -9,10 +9,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from clickstream.batch import Batch, objects
+from clickstream.batch import Batch, Numbers, objects
 from clickstream.errors import Unavailable
 from enrichment.answers import Answers
-from enrichment.memory import Numbers
 from enrichment.metrics import Metrics
 from enrichment.shared import Accesses, LastAccesses
 
