@@ -94,7 +94,7 @@ clean: ## forget all local data; `make setup` fetches what it needs again
 	@echo "▸ Python packages into .venv (once)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || { echo "no venv: apt-get install python3.11-venv"; exit 1; }
 	@test -x .venv/bin/uv || .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$(UV_VERSION)"
-	@.venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock
+	@.venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
 	@.venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
