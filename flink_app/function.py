@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import pandas as pd
 import pyarrow as pa
 from pandas.core.arrays.arrow import ArrowExtensionArray
-from pyflink.fn_execution import coder_impl_fast
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from clickstream.batch import Arrived, origin
@@ -21,6 +20,7 @@ from clickstream.schema import OUTCOME, flink_type, sliced
 from clickstream.settings import Settings
 from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
+from flink_app import replaced  # noqa: F401  # importing it is what it does
 from flink_app.wiring import process
 
 ARGUMENTS = "payload, arrival_timestamp, shard_id, sequence_number"
@@ -117,14 +117,6 @@ class _Shown:
 
     def _group(self) -> Any:
         return self._context.get_metric_group().add_group("kinesisanalytics")
-
-
-def _columns(_timezone: object, _types: object, batches: list[pa.RecordBatch]) -> list[pa.Array]:
-    """Hand a batch's columns to the functions as they are, in place of PyFlink's way through pandas."""
-    return batches[0].columns
-
-
-coder_impl_fast.arrow_to_pandas = _columns
 
 
 class _Whole(ArrowExtensionArray):
