@@ -86,7 +86,7 @@ class Job(_Group, frozen=True):
 
     batch_size: int = 10_000  # records a call of the Python function
     bundle_size: int = 20_000  # records sent to Python before it is waited for
-    bundle_millis: int = 100  # the longest a record waits for its bundle to fill
+    bundle_millis: int = 100  # the longest a record of a stream waits for its bundle to fill
     remembered_places: int = 200_000  # a worker
     remembered_names: int = 200_000  # a worker
 

@@ -19,6 +19,10 @@ from clickstream.errors import ClickstreamError
 from clickstream.settings import Settings, read_settings, settings_file
 from flink_app import function, tables, wiring
 
+PATIENCE = (2, 20)
+"""How much larger bundles may be in a replay, and how much longer they may take to fill: nobody waits for its offers,
+and each bundle costs (docs/performance.md)."""
+
 
 def submit(settings: Settings, environment: StreamExecutionEnvironment) -> JobClient:
     """Plan the job and start it, once all doors have shown that they open."""
@@ -34,8 +38,9 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
     config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
-    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size))
-    config.set("python.fn-execution.bundle.time", str(settings.job.bundle_millis))
+    larger, longer = PATIENCE if settings.source.replay else (1, 1)
+    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size * larger))
+    config.set("python.fn-execution.bundle.time", str(settings.job.bundle_millis * longer))
 
     table_environment.execute_sql(tables.source(settings))
     _outcomes(settings, table_environment)
