@@ -5,8 +5,14 @@ import threading
 import pyarrow as pa
 from apache_beam.runners.worker import statesampler
 from apache_beam.utils.counters import CounterFactory
+from pyflink.fn_execution import coder_impl_fast
 
 from flink_app.replaced import Input, columns
+
+
+def test_pyflink_uses_them() -> None:
+    assert coder_impl_fast.ResettableIO is Input
+    assert coder_impl_fast.arrow_to_pandas is columns
 
 
 def test_pyarrow_reads_one_batch_after_the_other_where_its_bytes_are() -> None:
