@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -343,8 +345,18 @@ def _add_commands() -> None:
 _add_commands()
 
 
+def _say_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Raise a KeyboardInterrupt again that Python could only print, for Ctrl-C came while a library's finalizer ran."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        interrupt = (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.05, signal.pthread_kill, interrupt).start()  # not at once: it would be lost in here too
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def main() -> None:
     """Run a command: exit with 1 and one sentence when it cannot do its work, with 130 on Ctrl-C."""
+    sys.unraisablehook = _say_again
     try:
         app()
     except ClickstreamError as error:

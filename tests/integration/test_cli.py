@@ -234,6 +234,28 @@ def test_ctrl_c_at_any_time_leaves_no_process(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+def test_ctrl_c_is_not_lost_in_a_finalizer() -> None:
+    """Python prints what a finalizer raises and goes on: SQLAlchemy's may be running when Ctrl-C comes."""
+    command = """
+import signal, time
+from cli import main
+
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def app():
+    Finalized()
+    time.sleep(30)
+
+main.app = app
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", command], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
