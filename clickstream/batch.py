@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from clickstream.decode import Rejected, decode_all
 from clickstream.event import Event
-from clickstream.offer import HIGH_INTENT_EVENT, HIGH_INTENT_PERCENT, id_of_click
-from clickstream.schema import EVENT, ORIGIN, OUTCOME, PARTITION, REASON
+from clickstream.offer import HIGH_INTENT_EVENT, HIGH_INTENT_PERCENT
+from clickstream.schema import EVENT, FIRST, ORIGIN, PARTITION, REASON
 
 _HOUR_MICROS: Final = 3_600_000_000
 
@@ -21,10 +21,14 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Records as the stream gave them: untouched bytes, and where each was accepted (see `schema.ORIGIN`)."""
+    """Records as the stream gave them: untouched bytes, and where each was accepted (see `schema.ORIGIN`).
+
+    With de-duplication also which record each repeats (see `schema.FIRST`).
+    """
 
     payload: pa.Array
     origin: Mapping[str, pa.Array]
+    first: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,22 @@ class Batch:
 
     events: Sequence[Event]
     origin: Mapping[str, pa.Array]
+    first: Mapping[str, pa.Array] = field(default_factory=dict)
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
     _encoded: dict[str, tuple[list[str], pa.Array]] = field(default_factory=dict, repr=False)  # see `distinct`
 
     @classmethod
-    def of(cls, events: Sequence[Event], origin: Mapping[str, pa.Array]) -> "Batch":
+    def of(
+        cls, events: Sequence[Event], origin: Mapping[str, pa.Array], first: Mapping[str, pa.Array] | None = None
+    ) -> "Batch":
         """Turn events into columns, one for each field of the description."""
-        return cls(events, origin, {name: read(events) for name, read in _READERS.items()})
+        return cls(events, origin, first or {}, {name: read(events) for name, read in _READERS.items()})
+
+    @property
+    def repeated(self) -> Mask:
+        """Say of each event whether it repeats an earlier one; none does unless de-duplication is on."""
+        firsts = list(self.first.values())
+        return np.asarray(firsts[0].is_valid()) if firsts else np.zeros(len(self.events), bool)
 
     def distinct(self, name: str) -> tuple[list[str], pa.Array]:
         """Return a column's distinct values, and for every row the place of its value among them."""
@@ -58,26 +71,20 @@ def read(arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
     """Decode every record: the batch of events, and for each other row why it is none."""
     events, rejected = decode_all(objects(arrived.payload))
     if not rejected:
-        return Batch.of(events, arrived.origin), rejected
+        return Batch.of(events, arrived.origin, arrived.first), rejected
     kept = pa.array(~where(rejected, len(arrived.payload)))
-    return Batch.of(events, {name: column.filter(kept) for name, column in arrived.origin.items()}), rejected
+    of_events = (
+        {name: column.filter(kept) for name, column in some.items()} for some in (arrived.origin, arrived.first)
+    )
+    return Batch.of(events, *of_events), rejected
 
 
-def outcome(arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected], *, archive: bool) -> dict[str, pa.Array]:
-    """Lay out what became of every record, in the order of arrival, in the columns of `schema.OUTCOME`."""
-    ids = pa.array([id_of_click(event.click_id) for event in batch.events], pa.string())
-    columns = {**batch.columns, "offer_id": pc.if_else(earned(batch), ids, None)}
-    bad = where(rejected, len(arrived.payload))
-    if rejected:
-        row_of_event = pa.array(np.cumsum(~bad) - 1, mask=bad)
-        columns = {name: column.take(row_of_event) for name, column in columns.items()}
-    columns["payload"] = arrived.payload if archive else pc.if_else(pa.array(bad), arrived.payload, None)
-    reason_of_row = pa.array(np.cumsum(bad) - 1, mask=~bad)
-    columns.update({name: column.take(reason_of_row) for name, column in reasons(rejected).items()})
-    columns.update(arrived.origin)
-    hours, row = np.unique(hours_of_arrival(arrived.origin), return_inverse=True)
-    columns.update({name: pa.array(values, pa.string()).take(row) for name, values in partition(hours).items()})
-    return {column.name: columns[column.name] for column in OUTCOME}
+def click_ids(payload: pa.Array) -> pa.Array:
+    """Return the click_id of each record that is an event, and null for what will be rejected."""
+    events, rejected = decode_all(objects(payload))
+    ids = pa.array([event.click_id for event in events], pa.string())
+    bad = where(rejected, len(payload))
+    return ids.take(pa.array(np.cumsum(~bad) - 1, mask=bad)) if rejected else ids
 
 
 def where(rows: Collection[int], count: int) -> Mask:
@@ -93,12 +100,12 @@ def reasons(rejected: Mapping[int, Rejected]) -> dict[str, pa.Array]:
 
 
 def earned(batch: Batch) -> pa.Array:
-    """Say of each event whether it earns its user an offer: `offer.earns`, for a batch at once."""
+    """Say of each event whether it earns its user an offer: `offer.earns`, for a batch; a repetition does not."""
     viewed = pc.struct_field(
         batch.columns["additional_data"], batch.columns["additional_data"].type.get_field_index("percent_viewed")
     )
     is_view = pc.equal(batch.columns["event_name"], HIGH_INTENT_EVENT)
-    return pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT))
+    return pc.and_(pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT)), pa.array(~batch.repeated))
 
 
 def origin(arrival: pa.Array, shard_ids: Iterable[str], sequence_numbers: Iterable[str]) -> dict[str, pa.Array]:
@@ -107,6 +114,18 @@ def origin(arrival: pa.Array, shard_ids: Iterable[str], sequence_numbers: Iterab
         text if isinstance(text, pa.Array) else pa.array(text, pa.string()) for text in (shard_ids, sequence_numbers)
     )
     return {column.name: value.cast(column.type) for column, value in zip(ORIGIN, (arrival, *texts), strict=True)}
+
+
+def first(origin: Mapping[str, pa.Array], written: pa.Array | None = None) -> dict[str, pa.Array]:
+    """Lay out which record each one repeats in the columns of `schema.FIRST`, null where that is the record itself.
+
+    `written` says which one was the first, as `<shard_id> <sequence_number>`; without it nothing is known of that.
+    """
+    if written is None:
+        return {}
+    own = pc.binary_join_element_wise(origin["shard_id"], origin["sequence_number"], " ")
+    parts = pc.split_pattern(pc.if_else(pc.equal(written, own), None, written), " ", max_splits=1)
+    return {column.name: pc.list_element(parts, number) for number, column in enumerate(FIRST)}
 
 
 def objects(column: pa.Array) -> list[Any]:

@@ -80,7 +80,7 @@ ENRICHMENT: Final = _fields(
 ORIGIN: Final = _fields(arrival_timestamp=UTC_MICROS, shard_id=pa.string(), sequence_number=pa.string())
 """Where a record was accepted: its unique id, in every table."""
 FIRST: Final = _fields(first_shard_id=pa.string(), first_sequence_number=pa.string())
-"""Which record was the first of a click, beside one that was sent again."""
+"""Which record was the first of its click_id: null in that one itself."""
 REASON: Final = _fields(stage=pa.string(), reason=pa.string(), field=pa.string())
 PARTITION: Final = _fields(year=pa.string(), month=pa.string(), day=pa.string(), hour=pa.string())
 """The arrival hour in UTC, zero-padded; folders in the lake, not columns of the files."""
@@ -93,11 +93,6 @@ FLATTENED: Final = pa.schema(
 RAW: Final = pa.schema([pa.field("payload", pa.binary()), *ORIGIN])
 SUPPRESSED: Final = pa.schema([*ENRICHED, *FIRST])
 REJECTED: Final = pa.schema([pa.field("payload", pa.binary()), *REASON, *ORIGIN])
-OUTCOME: Final = pa.schema(
-    [*ENRICHED, *REASON, pa.field("payload", pa.binary()), *_fields(offer_id=pa.string()), *PARTITION]
-)
-"""What becomes of a record, whichever that is: all that any sink needs. `reason` is null for an event, `offer_id` for
-what is no offer; `payload` is there for what is rejected, and for everything if the job archives it."""
 
 _FLAT: Final = pa.schema([*EVENT, *ENRICHED.field("additional_data").type, *_fields(offer_id=pa.string())])
 OFFER: Final = pa.schema(
@@ -106,8 +101,8 @@ OFFER: Final = pa.schema(
 """The offers as they are in their stream: JSON, in which a time is text."""
 
 
-def sliced(*, raw: bool, offers: bool) -> pa.Schema:
+def sliced(*, raw: bool, suppressed: bool, offers: bool) -> pa.Schema:
     """Return what becomes of a batch: for each table and hour the rows in Parquet, and the offers, a row each."""
-    tables = ["enriched", "rejected", *(["raw"] if raw else [])]
+    tables = ["enriched", "rejected", *(["suppressed"] if suppressed else []), *(["raw"] if raw else [])]
     offered = [pa.field(f"offer_{column.name}", column.type) for column in OFFER] if offers else []
     return pa.schema([*(pa.field(name, pa.binary()) for name in tables), *PARTITION, *offered])

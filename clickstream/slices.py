@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickstream.batch import Arrived, Batch, Numbers, earned, hours_of_arrival, partition, reasons, where
+from clickstream.batch import Arrived, Batch, Mask, Numbers, earned, hours_of_arrival, partition, reasons, where
 from clickstream.decode import Rejected
 from clickstream.offer import id_of_click
-from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED
+from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED, SUPPRESSED
 
 Columns = dict[str, pa.Array]
 
@@ -36,10 +36,13 @@ def slices(
     hours = hours_of_arrival(arrived.origin)
     whole = {"payload": arrived.payload, **arrived.origin}
     these = {name: column.take(pa.array(rejected, pa.int64())) for name, column in whole.items()}
+    events = {**batch.columns, **batch.origin, **batch.first}
     tables = {
-        _ENRICHED: ({**batch.columns, **batch.origin}, hours[~bad]),
+        _ENRICHED: _only(~batch.repeated, events, hours[~bad]),
         _REJECTED: ({**these, **reasons(rejected)}, hours[bad]),
     }
+    if batch.first:
+        tables[_SUPPRESSED] = _only(batch.repeated, events, hours[~bad])
     if archive:
         tables[_RAW] = (whole, hours)
     distinct = np.unique(hours)
@@ -91,6 +94,13 @@ def _leaves(schema: pa.Schema) -> list[str]:
 
 
 _ENRICHED, _REJECTED, _RAW = _Table("enriched", ENRICHED), _Table("rejected", REJECTED), _Table("raw", RAW)
+_SUPPRESSED = _Table("suppressed", SUPPRESSED)
+
+
+def _only(these: Mask, columns: Columns, hours: Numbers) -> tuple[Columns, Numbers]:
+    if these.all():
+        return columns, hours
+    return {name: column.filter(pa.array(these)) for name, column in columns.items()}, hours[these]
 
 
 def _first_rows(values: Sequence[object], column: pa.DataType, count: int) -> pa.Array:

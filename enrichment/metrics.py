@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 PURPOSE: Final = {
     "decoded": "records that are events",
     "rejected": "records that are none, by reason",
-    "offers": "events that have earned an offer, those that are suppressed as repeated among them",
+    "suppressed": "events that repeat one, with de-duplication",
+    "offers": "events that have earned an offer",
     "place_hits": "addresses whose place was known, by layer: memory or redis; once a batch",
     "name_hits": "users whose name was known, by layer: memory or redis; once a batch",
     "provider_calls": "calls of the geo provider",

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream.batch import Arrived, Batch, earned, outcome, read
+from clickstream.batch import Arrived, Batch, earned, read
 from clickstream.decode import Rejected
 from clickstream.slices import slices
 from enrichment.metrics import Metrics
@@ -17,7 +18,7 @@ from enrichment.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Turn records into what becomes of them: into slices of the tables, or row for row."""
+    """Turn records into what becomes of them, in slices of the tables."""
 
     steps: Sequence[Step]
     archive: bool  # whether the raw archive is written
@@ -27,24 +28,13 @@ class Process:
     now: Callable[[], float] = time.time
 
     def __call__(self, arrived: Arrived) -> dict[str, pa.Array]:
-        """Lay a batch out row for row, in the columns of `schema.OUTCOME`."""
-        with self.metrics.timed("batch_millis"):
-            batch, rejected = self._enriched(arrived)
-            columns = outcome(arrived, batch, rejected, archive=self.archive)
-            return columns if self.hide is None else self.hide(columns)
-
-    def slices(self, arrived: Arrived) -> dict[str, pa.Array]:
         """Lay a batch out in the columns of `schema.sliced`."""
         with self.metrics.timed("batch_millis"):
-            batch, rejected = self._enriched(arrived)
+            batch, rejected = read(arrived)
+            for step in self.steps:
+                batch = step(batch)
+            self._count(arrived, batch, rejected)
             return slices(arrived, batch, rejected, archive=self.archive, offers=self.offers, hide=self.hide)
-
-    def _enriched(self, arrived: Arrived) -> tuple[Batch, dict[int, Rejected]]:
-        batch, rejected = read(arrived)
-        for step in self.steps:
-            batch = step(batch)
-        self._count(arrived, batch, rejected)
-        return batch, rejected
 
     def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected]) -> None:
         reasons = Counter(one.reason for one in rejected.values())
@@ -52,6 +42,7 @@ class Process:
         self.metrics.count("decoded", len(batch.events))
         for reason, count in reasons.items():
             self.metrics.count("rejected", count, reason=reason)
+        self.metrics.count("suppressed", int(np.count_nonzero(batch.repeated)))
         self.metrics.count("offers", pc.sum(earned(batch)).as_py() or 0)
         if len(arrived.payload):
             newest = pc.max(arrived.origin["arrival_timestamp"]).cast(pa.int64()).as_py()

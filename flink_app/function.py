@@ -1,4 +1,4 @@
-"""The one crossing into Python: a batch of records in, the columns of what became of them out.
+"""The crossing into Python: a batch of records in, the columns of what became of them out.
 
 Flink has no function that returns many columns without wrapping them in a ROW, and every reader of a ROW's field
 copies the whole ROW first: with four sinks that was half of the JVM's time. So there is one function a column. They
@@ -7,6 +7,7 @@ are called one after the other with the same arguments; the first one does the w
 
 import gc
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,15 +16,13 @@ import pyarrow as pa
 from pandas.core.arrays.arrow import ArrowExtensionArray
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
-from clickstream.batch import Arrived, origin
-from clickstream.schema import OUTCOME, flink_type, sliced
+from clickstream.batch import Arrived, click_ids, first, origin
+from clickstream.schema import flink_type, sliced
 from clickstream.settings import Settings
 from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
 from flink_app import replaced  # noqa: F401  # importing it is what it does
 from flink_app.wiring import process
-
-ARGUMENTS = "payload, arrival_timestamp, shard_id, sequence_number"
 
 
 class Column(ScalarFunction):
@@ -37,22 +36,34 @@ class Column(ScalarFunction):
     def open(self, function_context: FunctionContext) -> None:
         self._shown = _Shown(function_context)
 
-    def eval(self, payload: pa.Array, arrival: pa.Array, shard: pa.Array, sequence: pa.Array) -> pd.Series:
+    def eval(self, payload: pa.Array, *origins: pa.Array) -> pd.Series:
         # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
         worker = _Worker.of(self._settings)
-        return _as_series(worker.outcome(payload, arrival, shard, sequence, self._shown)[self._name])
+        return _as_series(worker.outcome(payload, origins, self._shown)[self._name])
 
     def is_deterministic(self) -> bool:
         return False  # it talks to Redis: the planner may not compute it at planning time, or twice
 
 
+class ClickId(ScalarFunction):
+    """The click_id of an event, null for what is none."""
+
+    def eval(self, payload: pa.Array) -> pd.Series:
+        return _as_series(click_ids(payload))
+
+
 def columns(settings: Settings) -> dict[str, Any]:
-    """Return the functions by the name of their column: row for row if rows are to be told apart, else in slices."""
-    schema = OUTCOME if settings.dedup.enabled else sliced(raw=settings.lake.raw, offers=settings.offers.enabled)
+    """Return the functions by the name of their column."""
+    schema = sliced(raw=settings.lake.raw, suppressed=settings.dedup.enabled, offers=settings.offers.enabled)
     return {
         column.name: udf(Column(column.name, settings), result_type=flink_type(column.type), func_type="pandas")
         for column in schema
     }
+
+
+def click_id() -> Any:
+    """Return the function that de-duplication needs before all others."""
+    return udf(ClickId(), result_type="STRING", func_type="pandas")
 
 
 class _Worker:
@@ -61,16 +72,15 @@ class _Worker:
     _lock = threading.Lock()
     _workers: ClassVar[dict[Settings, "_Worker"]] = {}
 
-    def __init__(self, process: Process, *, rows: bool) -> None:
-        self._metrics = process.metrics
-        self._outcome = process if rows else process.slices
+    def __init__(self, process: Process) -> None:
+        self._process = process
         self._at_hand = threading.local()
 
     @classmethod
     def of(cls, settings: Settings) -> "_Worker":
         with cls._lock:
             if settings not in cls._workers:
-                cls._workers[settings] = cls(process(settings), rows=settings.dedup.enabled)
+                cls._workers[settings] = cls(process(settings))
                 # What Beam, pandas and pyarrow have loaded stays; looking it through for garbage over and over took a
                 # third of the worker's time.
                 gc.collect()
@@ -78,19 +88,15 @@ class _Worker:
             return cls._workers[settings]
 
     def outcome(
-        self,
-        payload: pa.Array,
-        arrival: pa.Array,
-        shard: pa.Array,
-        sequence: pa.Array,
-        shown: "_Shown | None" = None,
+        self, payload: pa.Array, origins: Sequence[pa.Array], shown: "_Shown | None" = None
     ) -> dict[str, pa.Array]:
         """Process a batch once, however many columns are asked of it: the same array is the same batch."""
         if getattr(self._at_hand, "payload", None) is not payload:
-            self._at_hand.outcome = self._outcome(Arrived(payload, origin(arrival, shard, sequence)))
+            its_origin = origin(*origins[:3])
+            self._at_hand.outcome = self._process(Arrived(payload, its_origin, first(its_origin, *origins[3:])))
             self._at_hand.payload = payload
             if shown is not None:
-                shown.update(self._metrics)
+                shown.update(self._process.metrics)
         return self._at_hand.outcome
 
 

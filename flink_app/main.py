@@ -3,8 +3,10 @@
 records (Kinesis) ─▶ decode, place and name, last access ─┬─▶ enriched
                      (one Python function)                ├─▶ rejected
                                                           ├─▶ raw
-                                                          ├─▶ offers (Kinesis)
-                                                          └─▶ suppressed, if de-duplication is on
+                                                          └─▶ offers (Kinesis)
+
+With de-duplication on, records come by way of their click_id, found by Python, and the state of which one was the first
+of it; what is not the first goes to one more table, suppressed.
 """
 
 import logging
@@ -43,17 +45,18 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config.set("python.fn-execution.bundle.time", str(settings.job.bundle_millis * longer))
 
     table_environment.execute_sql(tables.source(settings))
-    _outcomes(settings, table_environment)
     if settings.dedup.enabled:
         config.set("table.exec.state.ttl", f"{settings.dedup.seconds} s")
-        _fence("clicks", table_environment.sql_query(tables.clicks()), table_environment)
+        table_environment.create_temporary_function("click_id_of", function.click_id())
+        table_environment.create_temporary_view("clicks", table_environment.sql_query(tables.clicks()))
+    _outcomes(settings, table_environment)
     statements = table_environment.create_statement_set()
     for name in tables.written(settings):
         table_environment.execute_sql(tables.lake(name, settings))
-        statements.add_insert_sql(tables.insert_lake(name, settings))
+        statements.add_insert_sql(tables.insert_lake(name))
     if settings.offers.enabled:
         table_environment.execute_sql(tables.offers(settings))
-        statements.add_insert_sql(tables.insert_offers(settings))
+        statements.add_insert_sql(tables.insert_offers())
     statements.attach_as_datastream()
     _name_operators(settings, environment)
 
@@ -63,8 +66,7 @@ def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> 
     columns = function.columns(settings)
     for name, column in columns.items():
         table_environment.create_temporary_function(f"outcome_{name}", column)
-    values = ", ".join(f"outcome_{name}({function.ARGUMENTS}) AS `{name}`" for name in columns)
-    _fence("outcomes", table_environment.sql_query(f"SELECT {values} FROM records"), table_environment)
+    _fence("outcomes", table_environment.sql_query(tables.outcomes(settings, columns)), table_environment)
 
 
 def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -> None:
@@ -95,8 +97,9 @@ def _name_operators(settings: Settings, environment: StreamExecutionEnvironment)
                 sink.setName(f"{name} committed")
                 sink.setUid(f"{name} committed")
             elif operator.getName().startswith("PythonCalc"):
-                operator.setName("decode, place and name, last access")
-                operator.setUid("outcomes")
+                is_last = "outcome_" in operator.getDescription()
+                operator.setName("decode, place and name, last access" if is_last else "click_id")
+                operator.setUid("outcomes" if is_last else "click ids")
             elif operator.getName().startswith("OverAggregate"):
                 operator.setName("first of its click_id")
                 operator.setUid("clicks")

@@ -1,22 +1,13 @@
 """The job's tables in Flink SQL, all columns derived from the schema."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
-from clickstream.schema import (
-    ENRICHED,
-    FIRST,
-    OFFER,
-    ORIGIN,
-    OUTCOME,
-    PARTITION,
-    RAW,
-    REJECTED,
-    SUPPRESSED,
-    flink_columns,
-)
+from clickstream.schema import OFFER, ORIGIN, PARTITION, RAW, flink_columns
 from clickstream.settings import Settings
 
-LAKE_TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "suppressed": SUPPRESSED, "raw": RAW}
+LAKE_TABLES = ("enriched", "rejected", "suppressed", "raw")
 
 _METADATA = {"arrival_timestamp": "timestamp", "shard_id": "shard-id", "sequence_number": "sequence-number"}
 
@@ -24,7 +15,12 @@ _METADATA = {"arrival_timestamp": "timestamp", "shard_id": "shard-id", "sequence
 def source(settings: Settings) -> str:
     """Write the table of records: a Kinesis stream's, untouched and with their origin, or a folder's to replay."""
     if settings.source.replay:
-        options = {"connector": "filesystem", "path": settings.source.replay, **_PARQUET}
+        options = {
+            "connector": "filesystem",
+            "path": settings.source.replay,
+            "format": "parquet",
+            "parquet.utc-timezone": "true",
+        }
         return _create("records", flink_columns(RAW), options)
     origin = ",\n  ".join(
         f"`{column.name}` {_KINESIS_TYPES[column.type]} NOT NULL METADATA FROM '{_METADATA[column.name]}' VIRTUAL"
@@ -41,22 +37,16 @@ def source(settings: Settings) -> str:
 
 
 def lake(name: str, settings: Settings) -> str:
-    """Write a table of the lake: Snappy Parquet in folders of the arrival hour, files committed with checkpoints.
-
-    Its rows come as slices (`clickstream.slices`), unless de-duplication has to tell them apart.
-    """
-    columns = pa.schema([pa.field("slice", pa.binary())])
-    options = {"connector": "filesystem", "path": f"{settings.lake.root.rstrip('/')}/{name}"}
-    if settings.dedup.enabled:
-        columns = LAKE_TABLES[name]
-        # Payloads and sequence numbers never repeat: looking for repetition was a fifth of the JVM's time.
-        dictionary = str(name in ("enriched", "suppressed")).lower()
-        options |= {"parquet.compression": "SNAPPY", "parquet.enable.dictionary": dictionary, **_PARQUET}
-    else:
+    """Write a table of the lake: slices of Parquet (`clickstream.slices`), files committed with checkpoints."""
+    options = {
+        "connector": "filesystem",
+        "path": f"{settings.lake.root.rstrip('/')}/{name}",
+        "format": "parquet-slices",
         # One writer takes what several hundred thousand events a second come to, and leaves few and large files.
-        options |= {"format": "parquet-slices", "sink.parallelism": str(settings.lake.writers)}
-    whole = flink_columns(pa.schema([*columns, *PARTITION]))
-    return _create(name, whole, options, [column.name for column in PARTITION])
+        "sink.parallelism": str(settings.lake.writers),
+    }
+    columns = flink_columns(pa.schema([pa.field("slice", pa.binary()), *PARTITION]))
+    return _create(name, columns, options, [column.name for column in PARTITION])
 
 
 def offers(settings: Settings) -> str:
@@ -78,58 +68,40 @@ def written(settings: Settings) -> list[str]:
 
 
 def clicks() -> str:
-    """Write the query of the events, each with the origin of the first one of its click_id.
+    """Write the query of the records, each with the origin of the first one of its click_id, as `batch.first` reads it.
 
-    State is that origin by click_id, and no row: it is forgotten as `table.exec.state.ttl` says. What was rejected has
-    no click_id, and does not come by here.
+    State is that origin by click_id, and no row: it is forgotten as `table.exec.state.ttl` says. What is no event has
+    no click_id, and is the first and only one of its sequence number.
     """
-    columns = ", ".join(f"`{name}`" for name in [*ENRICHED.names, "offer_id", *(column.name for column in PARTITION)])
-    first = ", ".join(f"FIRST_VALUE(`{its.name.removeprefix('first_')}`) OVER w AS `{its.name}`" for its in FIRST)
+    mine = ", ".join(f"`{column.name}`" for column in RAW)
     return (
-        f"SELECT {columns}, {first} FROM (SELECT *, PROCTIME() AS seen FROM outcomes WHERE reason IS NULL)"
-        " WINDOW w AS (PARTITION BY click_id ORDER BY seen ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
+        f"SELECT {mine}, FIRST_VALUE(CONCAT(shard_id, ' ', sequence_number)) OVER w AS `first`"
+        " FROM (SELECT *, click_id_of(payload) AS click_id, PROCTIME() AS seen FROM records)"
+        " WINDOW w AS (PARTITION BY click_id, CASE WHEN click_id IS NULL THEN sequence_number END"
+        " ORDER BY seen ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
 
 
-_IS_FIRST = "shard_id = first_shard_id AND sequence_number = first_sequence_number"
+def outcomes(settings: Settings, names: Iterable[str]) -> str:
+    """Write the query of what became of the records, a column for each of these functions `outcome_<name>`."""
+    given = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
+    values = ", ".join(f"outcome_{name}({given}) AS `{name}`" for name in names)
+    return f"SELECT {values} FROM {'clicks' if settings.dedup.enabled else 'records'}"
 
 
-def insert_lake(name: str, settings: Settings) -> str:
+def insert_lake(name: str) -> str:
     """Write what fills a table of the lake from the outcomes."""
     hour = ", ".join(f"`{column.name}`" for column in PARTITION)
-    if not settings.dedup.enabled:
-        return f"INSERT INTO `{name}` SELECT `{name}`, {hour} FROM outcomes WHERE `{name}` IS NOT NULL"
-    columns = ", ".join(f"`{column.name}`" for column in LAKE_TABLES[name])
-    rows = {
-        "enriched": f"clicks WHERE {_IS_FIRST}",
-        "suppressed": f"clicks WHERE NOT ({_IS_FIRST})",
-        "rejected": "outcomes WHERE reason IS NOT NULL",
-        "raw": "outcomes",
-    }
-    return f"INSERT INTO `{name}` SELECT {columns}, {hour} FROM {rows[name]}"
+    return f"INSERT INTO `{name}` SELECT `{name}`, {hour} FROM outcomes WHERE `{name}` IS NOT NULL"
 
 
-def insert_offers(settings: Settings) -> str:
+def insert_offers() -> str:
     """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
-    if not settings.dedup.enabled:
-        values = ", ".join(f"`offer_{name}`" for name in OFFER.names)
-        return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_offer_id IS NOT NULL"
-    columns = {
-        "timestamp": "DATE_FORMAT(`timestamp`, 'yyyy-MM-dd HH:mm:ss.SSSSSS')",
-        **{column.name: f"`additional_data`.`{column.name}`" for column in ENRICHED.field("additional_data").type},
-    }
-    values = ", ".join(columns.get(name, f"`{name}`") for name in OFFER.names)
-    return f"INSERT INTO offers SELECT {values} FROM clicks WHERE {_IS_FIRST} AND offer_id IS NOT NULL"
+    values = ", ".join(f"`offer_{name}`" for name in OFFER.names)
+    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_offer_id IS NOT NULL"
 
 
-_KINESIS_TYPES = {pa.string(): "VARCHAR(128)", OUTCOME.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}
-_PARQUET = {
-    "format": "parquet",
-    # Flink's own default is INT96 in the JVM's zone.
-    "parquet.write.int64.timestamp": "true",
-    "parquet.timestamp.time.unit": "micros",
-    "parquet.utc-timezone": "true",
-}
+_KINESIS_TYPES = {pa.string(): "VARCHAR(128)", RAW.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}
 
 
 def _kinesis(stream: str, settings: Settings) -> dict[str, str]:

@@ -1,14 +1,17 @@
-"""Events for tests: a valid one, of which a test changes what it is about."""
+"""Events for tests: a valid one, of which a test changes what it is about, and what became of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clickstream.batch import Arrived, origin
+from clickstream.schema import ENRICHED, OFFER, PARTITION, RAW, REJECTED, SUPPRESSED
 
 EXAMPLE = {
     "timestamp": "2021-07-12 12:01:58.732726",
@@ -20,6 +23,7 @@ EXAMPLE = {
     "user_ip": "111.33.64.227",
     "additional_data": {"time_on_data": 79, "percent_viewed": 39.7, "product_id": 557246, "price": 417.97},
 }
+TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "suppressed": SUPPRESSED, "raw": RAW}
 ARRIVAL = datetime(2021, 7, 12, 12, 2, 3, 456000, UTC)
 
 
@@ -47,3 +51,24 @@ def arrived(payloads: Sequence[bytes], arrival: datetime = ARRIVAL, shard: str =
         pa.array(payloads, pa.binary()),
         origin(moments.cast(pa.timestamp("us", "UTC")), [shard] * len(payloads), numbers),
     )
+
+
+def stored(columns: Mapping[str, pa.Array]) -> dict[str, pa.Table]:
+    """Read slices back: by table its rows, each with the hour that it is in."""
+    hours = [columns[column.name] for column in PARTITION]
+    found = {}
+    for table, schema in TABLES.items():
+        of_table = [pa.schema([*schema, *PARTITION]).empty_table()]
+        for number, file in enumerate(columns[table].to_pylist() if table in columns else []):
+            if file is not None:
+                rows = pq.read_table(BytesIO(file)).cast(schema)
+                where = [pa.repeat(hour[number], rows.num_rows) for hour in hours]
+                of_table.append(pa.Table.from_arrays([*rows.columns, *where], schema=of_table[0].schema))
+        found[table] = pa.concat_tables(of_table)
+    return found
+
+
+def offered(columns: Mapping[str, pa.Array]) -> list[dict[str, Any]]:
+    """Return the offers among slices."""
+    offers = pa.Table.from_arrays([columns[f"offer_{name}"] for name in OFFER.names], schema=OFFER).to_pylist()
+    return [offer for offer in offers if offer["offer_id"] is not None]

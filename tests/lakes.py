@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clickstream.batch import Arrived
-from clickstream.schema import ENRICHED, PARTITION, RAW, REJECTED
+from clickstream.schema import ENRICHED, PARTITION
 from connectors.lake import Lake
 from enrichment.process import Process
+from tests.events import TABLES, stored
 
 
 def write_enriched(root: Path, events: Iterable[Mapping[str, Any]], name: str = "part-0", **columns: Any) -> Lake:
@@ -46,17 +47,11 @@ def write_enriched(root: Path, events: Iterable[Mapping[str, Any]], name: str = 
 
 def write_batch(lake: Lake, process: Process, arrived: Arrived, name: str) -> None:
     """Process a batch and write what comes of it, a file for each table and hour."""
-    rows = pa.table(process(arrived))
-    is_event = pc.is_null(rows["reason"])
-    for table, schema, some in (
-        ("raw", RAW, rows),
-        ("enriched", ENRICHED, rows.filter(is_event)),
-        ("rejected", REJECTED, rows.filter(pc.invert(is_event))),
-    ):
+    for table, some in stored(process(arrived)).items():
         for hour in pc.unique(some["hour"]).to_pylist():
             of_hour = some.filter(pc.equal(some["hour"], hour))
             partition = "/".join(f"{column.name}={of_hour[column.name][0]}" for column in PARTITION)
-            lake.write(table, partition, name, of_hour.select(schema.names))
+            lake.write(table, partition, name, of_hour.select(TABLES[table].names))
 
 
 def files(root: Path, table: str) -> list[Path]:

@@ -88,7 +88,7 @@ def spent(run: Process, batches: Iterator[Arrived], redis: RedisServer) -> list[
     events, python, of_redis = 0, 0.0, redis_cpu(redis)
     for batch in batches:
         began = time.process_time()
-        run.slices(batch)
+        run(batch)
         python += time.process_time() - began
         events += len(batch.payload)
     of_redis = redis_cpu(redis) - of_redis

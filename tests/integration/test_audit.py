@@ -27,7 +27,7 @@ from generator.malformed import mixed
 from generator.manifest import read_manifest
 from generator.records import Record
 from generator.shoppers import Shoppers
-from tests.events import payload
+from tests.events import offered, payload
 from tests.jobs import publish, stream_records
 from tests.lakes import files, rewrite, with_value, write_batch
 from tests.oracle import Arrived as OfStream
@@ -46,7 +46,6 @@ def offers(kinesalite: Kinesalite, stream: str) -> str:
 
 def processed(lake: Lake, records: Sequence[OfStream]) -> list[str]:
     """Write what comes of records into a lake; return the ids of the offers that were earned."""
-    run = process()
     arrived = Arrived(
         pa.array([one.payload for one in records], pa.binary()),
         origin(
@@ -55,8 +54,8 @@ def processed(lake: Lake, records: Sequence[OfStream]) -> list[str]:
             [one.sequence_number for one in records],
         ),
     )
-    write_batch(lake, run, arrived, "part-0")
-    return [one for one in run(arrived)["offer_id"].to_pylist() if one]
+    write_batch(lake, process(), arrived, "part-0")
+    return [one["offer_id"] for one in offered(process()(arrived))]
 
 
 def offer(offer_id: str) -> Record:

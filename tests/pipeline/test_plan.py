@@ -46,8 +46,13 @@ def operators(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return [node["type"] for node in json.loads(done.stdout.partition("\nPLAN")[2])["nodes"]]
 
 
-def test_every_record_crosses_into_python_once(operators: list[str]) -> None:
-    assert sum("decode" in one or "PythonCalc" in one for one in operators) == 1
+def test_every_record_crosses_into_python_once_and_its_payload_once_more_for_the_click_id(
+    operators: list[str], request: pytest.FixtureRequest
+) -> None:
+    is_dedup = request.node.callspec.params["operators"] == "dedup"
+
+    crossings = [one for one in operators if "decode" in one or one == "click_id" or "PythonCalc" in one]
+    assert crossings == [*(["click_id"] if is_dedup else []), "decode, place and name, last access"]
 
 
 def test_the_operators_have_the_names_of_the_diagram(operators: list[str]) -> None:

@@ -21,7 +21,7 @@ from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from flink_app.wiring import hidden_addresses
-from tests.events import arrived, payload
+from tests.events import arrived, payload, stored
 from tests.unit.test_process import NAMES, PLACES
 
 TRUNCATE = HiddenAddresses("truncate", b"k" * 16)
@@ -136,21 +136,25 @@ def test_no_bytes_are_too_broken(record: bytes) -> None:
 
 @pytest.mark.parametrize("hide", [TRUNCATE, HASH], ids=["truncate", "hash"])
 def test_the_place_is_that_of_the_whole_address_and_nothing_stored_has_it(hide: HiddenAddresses) -> None:
-    columns = process(hide)(arrived([payload(), payload(percent_viewed=101), b'{"user_ip": "111.33.64.227', payload()]))
+    out = stored(
+        process(hide)(arrived([payload(), payload(percent_viewed=101), b'{"user_ip": "111.33.64.227', payload()]))
+    )
 
-    assert columns["city"].to_pylist() == ["Taiyuan", None, None, "Taiyuan"]
-    assert columns["user_ip"].to_pylist() == [hide.of("111.33.64.227"), None, None, hide.of("111.33.64.227")]
-    assert not [row for row in columns["payload"].to_pylist() if b"111.33.64.227" in row]
+    assert out["enriched"]["city"].to_pylist() == ["Taiyuan", "Taiyuan"]
+    assert out["enriched"]["user_ip"].to_pylist() == [hide.of("111.33.64.227")] * 2
+    kept = out["raw"]["payload"].to_pylist() + out["rejected"]["payload"].to_pylist()
+    assert len(kept) == 6
+    assert not [row for row in kept if b"111.33.64.227" in row]
 
 
 def test_what_is_hidden_goes_through_again_and_stays_as_it_is() -> None:
-    once = process(HASH)(arrived([payload(), b"{"]))
+    once = stored(process(HASH)(arrived([payload(), b"{"])))
 
-    again = process(HASH)(arrived(once["payload"].to_pylist()))
+    again = stored(process(HASH)(arrived(once["raw"]["payload"].to_pylist())))
 
-    assert again["user_ip"] == once["user_ip"]
-    assert again["payload"] == once["payload"]
-    assert again["geo_status"].to_pylist() == ["unknown", None]
+    assert again["enriched"]["user_ip"] == once["enriched"]["user_ip"]
+    assert again["raw"] == once["raw"]
+    assert again["enriched"]["geo_status"].to_pylist() == ["unknown"]
 
 
 def test_without_a_key_worth_the_name_the_job_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clickstream.schema import ENRICHED, OUTCOME, RAW, REJECTED, SUPPRESSED, flink_columns
+from clickstream.schema import flink_columns
+from tests.events import TABLES
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -24,8 +25,7 @@ ALLOWED = {
 
 
 def test_adding_a_field_shows_up_here() -> None:
-    tables = {"enriched": ENRICHED, "rejected": REJECTED, "suppressed": SUPPRESSED, "raw": RAW, "outcomes": OUTCOME}
-    written = "\n\n".join(f"{name}\n  {flink_columns(schema)}" for name, schema in tables.items()) + "\n"
+    written = "\n\n".join(f"{name}\n  {flink_columns(schema)}" for name, schema in TABLES.items()) + "\n"
 
     assert written == (GOLDEN / "tables.txt").read_text(), f"if this is what you want, write it to {GOLDEN}/tables.txt"
 

@@ -1,15 +1,16 @@
-"""A batch of records becomes the columns of what became of each."""
+"""A batch of records becomes rows of the lake, offers and last accesses."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickstream.batch import Arrived
+from clickstream.batch import Arrived, first
 from clickstream.place import Place, public_address
-from clickstream.schema import ENRICHED, OUTCOME, PARTITION, REJECTED
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
@@ -17,7 +18,7 @@ from enrichment.places import PlaceMemory
 from enrichment.process import Process
 from enrichment.steps import enrichment
 from tests import oracle
-from tests.events import ARRIVAL, arrived, payload
+from tests.events import ARRIVAL, arrived, offered, payload, stored
 
 CHINA = Place("CN", "Shanxi", "Taiyuan")
 PLACES = {"111.33.64.227": CHINA, "8.8.8.8": Place("US"), "2001:4860::1": Place("US", "California")}
@@ -36,28 +37,47 @@ NAMES = {"35": "Ada Lovelace", "7": "Ōe Kenzaburō"}
 def process(shared: InMemoryShared | None = None, geo: InMemoryGeo | None = None, *, archive: bool = True) -> Process:
     shared = shared if shared is not None else InMemoryShared(NAMES)
     answers = LayeredAnswers(PlaceMemory(1000), Memory(1000), shared, geo or InMemoryGeo(PLACES), Background())
-    return Process(enrichment(answers, shared), archive=archive)
+    return Process(enrichment(answers, shared), archive=archive, offers=True)
 
 
-def rows(records: Arrived, run: Process | None = None) -> list[dict[str, object]]:
-    columns = (run or process())(records)
-    assert list(columns) == OUTCOME.names
-    assert [column.type for column in columns.values()] == OUTCOME.types
-    return [
-        dict(zip(columns, row, strict=True)) for row in zip(*(c.to_pylist() for c in columns.values()), strict=True)
-    ]
+def rows(records: Arrived, run: Process | None = None) -> dict[str, list[dict[str, object]]]:
+    return {table: some.to_pylist() for table, some in stored((run or process())(records)).items()}
 
 
 def test_a_batch_keeps_its_order_and_turns_every_record_into_exactly_one_thing() -> None:
     out = rows(arrived([payload(), b"{", payload(user_id="7"), b""]))
 
-    assert [row["reason"] for row in out] == [None, "malformed_json", None, "empty"]
-    assert [row["user_id"] for row in out] == ["35", None, "7", None]
-    assert [row["sequence_number"] for row in out] == ["1", "2", "3", "4"]
+    assert [(row["user_id"], row["sequence_number"]) for row in out["enriched"]] == [("35", "1"), ("7", "3")]
+    assert [(row["reason"], row["sequence_number"]) for row in out["rejected"]] == [
+        ("malformed_json", "2"),
+        ("empty", "4"),
+    ]
+    assert [row["sequence_number"] for row in out["raw"]] == ["1", "2", "3", "4"]
+
+
+def test_a_click_that_repeats_another_is_kept_apart_and_earns_no_offer() -> None:
+    view = payload(event_name="ViewContent", percent_viewed=61)
+    records = arrived([view, b"{", view, payload(), view])
+    written = pa.array([f"shardId-000000000000 {number}" for number in "12145"])
+    shared = InMemoryShared(NAMES)
+
+    columns = process(shared)(replace(records, first=first(records.origin, written)))
+
+    out = {table: some.to_pylist() for table, some in stored(columns).items()}
+    assert {table: [row["sequence_number"] for row in some] for table, some in out.items()} == {
+        "enriched": ["1", "4", "5"],
+        "rejected": ["2"],
+        "suppressed": ["3"],
+        "raw": ["1", "2", "3", "4", "5"],
+    }
+    (repeated,) = out["suppressed"]
+    assert (repeated["first_shard_id"], repeated["first_sequence_number"]) == ("shardId-000000000000", "1")
+    assert (repeated["city"], repeated["name"]) == ("Taiyuan", "Ada Lovelace")
+    assert [one is not None for one in columns["offer_offer_id"].to_pylist()] == [True, False, False, False, True]
 
 
 def test_an_event_is_placed_and_named() -> None:
-    (row,) = rows(arrived([payload()]))
+    (row,) = rows(arrived([payload()]))["enriched"]
 
     assert (row["country"], row["region"], row["city"], row["geo_status"]) == ("CN", "Shanxi", "Taiyuan", "found")
     assert (row["name"], row["name_status"]) == ("Ada Lovelace", "found")
@@ -67,7 +87,7 @@ def test_an_event_is_placed_and_named() -> None:
 def test_an_address_that_is_not_public_is_unknown_and_nobody_is_asked(address: str) -> None:
     geo = InMemoryGeo(PLACES)
 
-    (row,) = rows(arrived([payload(user_ip=address)]), process(geo=geo))
+    (row,) = rows(arrived([payload(user_ip=address)]), process(geo=geo))["enriched"]
 
     assert (row["country"], row["geo_status"]) == (None, "unknown")
     assert geo.calls == []
@@ -81,16 +101,17 @@ def test_an_address_is_public_as_the_registries_of_iana_say(address: IPv4Address
 
 
 def test_an_ipv4_address_written_as_ipv6_is_the_ipv4_address() -> None:
-    (row,) = rows(arrived([payload(user_ip="::ffff:8.8.8.8")]))
+    (row,) = rows(arrived([payload(user_ip="::ffff:8.8.8.8")]))["enriched"]
 
     assert (row["country"], row["user_ip"]) == ("US", "::ffff:8.8.8.8")
 
 
-def test_the_payload_of_events_is_there_only_for_the_archive() -> None:
+def test_the_payload_of_events_is_kept_only_in_the_archive() -> None:
     records = arrived([payload(), b"{"])
 
-    assert [row["payload"] for row in rows(records)] == [payload(), b"{"]
-    assert [row["payload"] for row in rows(records, process(archive=False))] == [None, b"{"]
+    assert [row["payload"] for row in rows(records)["raw"]] == [payload(), b"{"]
+    assert "raw" not in process(archive=False)(records)
+    assert [row["payload"] for row in rows(records, process(archive=False))["rejected"]] == [b"{"]
 
 
 @pytest.mark.parametrize(
@@ -98,15 +119,15 @@ def test_the_payload_of_events_is_there_only_for_the_archive() -> None:
     [("ViewContent", 60.1, True), ("ViewContent", 60, False), ("ViewContent", 100, True), ("Purchase", 99, False)],
 )
 def test_an_offer_is_earned_by_viewing_more_than_sixty_percent(name: str, viewed: float, is_offer: bool) -> None:
-    (row,) = rows(arrived([payload(event_name=name, percent_viewed=viewed)]))
+    offers = offered(process()(arrived([payload(event_name=name, percent_viewed=viewed)])))
 
-    assert (row["offer_id"] is not None) == is_offer
+    assert len(offers) == is_offer
 
 
 def test_the_partition_is_the_hour_of_arrival_in_utc_whatever_the_client_says() -> None:
     arrival = datetime(2021, 1, 2, 3, 59, 59, 999000, UTC)
 
-    (row,) = rows(arrived([payload(timestamp="3000-01-01 00:00:00")], arrival))
+    (row,) = rows(arrived([payload(timestamp="3000-01-01 00:00:00")], arrival))["enriched"]
 
     assert (row["year"], row["month"], row["day"], row["hour"]) == ("2021", "01", "02", "03")
 
@@ -142,7 +163,7 @@ def test_while_redis_is_down_events_go_on_unnamed_and_an_mmdb_still_places_them(
     shared = InMemoryShared(NAMES)
     shared.down = True
 
-    (row,) = rows(arrived([payload()]), process(shared))
+    (row,) = rows(arrived([payload()]), process(shared))["enriched"]
 
     assert (row["name_status"], row["geo_status"], row["city"]) == ("unavailable", "found", "Taiyuan")
 
@@ -164,22 +185,18 @@ mostly_events = st.one_of(
 def test_whatever_comes_in_comes_out_as_the_oracle_says(batches: list[list[bytes]]) -> None:
     shared = InMemoryShared(NAMES)
     run = process(shared)
-    out, records = [], []
+    enriched, rejected, offers, records = [], [], [], []
     for number, batch in enumerate(batches):
-        batch_arrived = arrived(batch, shard=f"shard-{number}")
-        out += rows(batch_arrived, run)
+        columns = run(arrived(batch, shard=f"shard-{number}"))
+        tables = stored(columns)
+        enriched += tables["enriched"].to_pylist()
+        rejected += tables["rejected"].to_pylist()
+        offers += offered(columns)
         records += [
             oracle.Arrived(payload, ARRIVAL, f"shard-{number}", str(place))
             for place, payload in enumerate(batch, start=1)
         ]
 
     expected = oracle.expected(records, RECORDS.get, NAMES)
-    enriched = [{k: v for k, v in row.items() if k in expected_columns("enriched")} for row in out if not row["reason"]]
-    rejected = [{k: v for k, v in row.items() if k in expected_columns("rejected")} for row in out if row["reason"]]
     users = {u: (k["last_access"], k["location"]) for u, k in shared.users.items() if "last_access" in k}
-    assert oracle.differences(expected, enriched, rejected, expected.offers, users) == []
-    assert [row["offer_id"] for row in out if row["offer_id"]] == [offer["offer_id"] for offer in expected.offers]
-
-
-def expected_columns(table: str) -> set[str]:
-    return {*(ENRICHED if table == "enriched" else REJECTED).names, *(column.name for column in PARTITION)}
+    assert oracle.differences(expected, enriched, rejected, offers, users) == []

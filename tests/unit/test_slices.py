@@ -1,6 +1,7 @@
-"""Slices hold what a batch comes to row for row, table by table and hour by hour."""
+"""Slices hold what the records of a batch come to, table by table and hour by hour."""
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from random import Random
@@ -11,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clickstream.address import HiddenAddresses
-from clickstream.batch import Arrived, origin
-from clickstream.schema import ENRICHED, OFFER, PARTITION, RAW, REJECTED, sliced
+from clickstream.batch import Arrived, first, origin
+from clickstream.schema import OFFER, PARTITION, sliced
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
@@ -21,10 +22,9 @@ from enrichment.process import Process
 from enrichment.steps import enrichment
 from generator.malformed import mixed
 from generator.shoppers import Shoppers
-from tests.events import ARRIVAL, arrived, payload
+from tests.events import ARRIVAL, TABLES, arrived, payload, stored
 
 Columns = dict[str, pa.Array]
-TABLES = {"enriched": ENRICHED, "rejected": REJECTED, "raw": RAW}
 HASH = HiddenAddresses("hash", b"0123456789abcdef")
 
 
@@ -47,40 +47,48 @@ def records(count: int, hours: float, bad: float) -> Arrived:
 
 @pytest.mark.parametrize("hide", [None, HASH], ids=["kept", "hidden"])
 @pytest.mark.parametrize("hours", [0.1, 3, 40])
-def test_slices_hold_the_rows_of_their_table_and_hour(hours: float, hide: HiddenAddresses | None) -> None:
-    arrived = records(600, hours, 0.2)
+def test_slices_hold_by_table_and_hour_the_rows_that_each_record_alone_comes_to(
+    hours: float, hide: HiddenAddresses | None
+) -> None:
+    arrived = records(150, hours, 0.2)
 
-    rows = pa.table(process(hide=hide)(arrived))
-    found = process(hide=hide).slices(arrived)
+    run = process(hide=hide)
+    alone = [
+        stored(run(Arrived(arrived.payload.slice(n, 1), {k: v.slice(n, 1) for k, v in arrived.origin.items()})))
+        for n in range(len(arrived.payload))
+    ]
+    found = process(hide=hide)(arrived)
 
-    is_event = pc.is_null(rows["reason"])
-    wanted = {"enriched": rows.filter(is_event), "rejected": rows.filter(pc.invert(is_event)), "raw": rows}
-    for table, schema in TABLES.items():
-        for hour, file in zip(_hours(found), found[table].to_pylist(), strict=False):
-            of_hour = wanted[table].filter(pc.equal(_hour(wanted[table]), hour)).select(schema.names)
+    hours = _hours(found)
+    for table in ("enriched", "rejected", "raw"):
+        wanted = pa.concat_tables(one[table] for one in alone)
+        for hour, file in zip(hours, found[table].to_pylist(), strict=False):
+            of_hour = wanted.filter(pc.equal(_hour(wanted), hour)).select(TABLES[table].names)
             assert (file is None) == (of_hour.num_rows == 0)
             if file is not None:
                 assert pq.read_table(BytesIO(file)).to_pylist() == _without_zone(of_hour).to_pylist()
-        assert len(_hours(found)) == len(pc.unique(_hour(rows)))
+    assert len(hours) == len(set(hours)) == len(pc.unique(_hour(pa.concat_tables(one["raw"] for one in alone))))
 
 
 def test_slices_come_in_the_columns_of_the_schema_with_a_row_for_each_record() -> None:
-    for archive, offers in itertools.product([True, False], repeat=2):
-        found = process(archive=archive, offers=offers).slices(records(50, 1, 0.1))
+    these = records(50, 1, 0.1)
+    repeated = first(these.origin, pa.array(["s-0 0"] * 50))
+    for archive, offers, dedup in itertools.product([True, False], repeat=3):
+        found = process(archive=archive, offers=offers)(replace(these, first=repeated) if dedup else these)
 
         table = pa.table(found)
-        assert table.schema == sliced(raw=archive, offers=offers)
+        assert {column.name: column.type for column in table.schema} == {
+            column.name: column.type for column in sliced(raw=archive, suppressed=dedup, offers=offers)
+        }
         assert table.num_rows == 50
 
 
 def test_an_offer_is_in_the_row_of_its_record() -> None:
     view = payload(event_name="ViewContent", percent_viewed=61, user_id="7")
-    found = process().slices(arrived([payload(), b"{", view, payload()]))
+    found = process()(arrived([payload(), b"{", view, payload()]))
 
-    row_for_row = process()(arrived([payload(), b"{", view, payload()]))
     assert [one is None for one in found["offer_offer_id"].to_pylist()] == [True, True, False, True]
-    assert found["offer_offer_id"] == row_for_row["offer_id"]
-    assert {name: found[f"offer_{name}"][2].as_py() for name in OFFER.names if name != "offer_id"} == {
+    assert {name: found[f"offer_{name}"][2].as_py() for name in OFFER.names} == {
         "timestamp": "2021-07-12 12:01:58.732726",
         "event_name": "ViewContent",
         "user_id": "7",
@@ -88,20 +96,21 @@ def test_an_offer_is_in_the_row_of_its_record() -> None:
         "product_id": 557246,
         "price": 417.97,
         "percent_viewed": 61.0,
+        "offer_id": "827a57d8f02bd37fce1ae976ae3643a5",
     }
 
 
 def test_one_record_alone_has_room_for_its_slices() -> None:
     for one in (payload(), b"{"):
-        table = pa.table(process().slices(arrived([one])))
+        table = pa.table(process()(arrived([one])))
         assert table.num_rows == 1
         assert (table["enriched"][0].as_py() is None) == (one == b"{")
 
 
 def test_a_slice_has_no_dictionary_and_no_value_of_a_payload_in_its_footer() -> None:
-    found = process().slices(records(100, 0.1, 0.1))
+    found = process()(records(100, 0.1, 0.1))
 
-    for table in TABLES:
+    for table in ("enriched", "rejected", "raw"):
         row_group = pq.ParquetFile(BytesIO(found[table][0].as_py())).metadata.row_group(0)
         columns = [row_group.column(number) for number in range(row_group.num_columns)]
         assert not any(column.has_dictionary_page for column in columns)
