@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415  # tests in memory do not wait half a second for boto3 and redis to be imported
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from cli.servers import Kinesalite, RedisServer
     from tests.servers import MariaDb, S3Server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and all that we start would be as deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "fuzz",
