@@ -37,7 +37,18 @@ def serving(shards: Sequence[Iterable[Held]], *, cbor: bool) -> Iterator[str]:
     """Serve the shards' records in the one way or the other, and give the endpoint."""
     write = _as_cbor if cbor else _as_json
     pages = {number: list(_pages(number, records, write)) for number, records in enumerate(shards)}
-    listed = write({"Shards": [_listed(number) for number in pages]})
+    of_stream = [_listed(number) for number in pages]
+    listed = write({"Shards": of_stream})
+    named = {"StreamName": "clicks", "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"}
+    described = {
+        **named,
+        "EnhancedMonitoring": [],
+        "StreamStatus": "ACTIVE",
+        "Shards": of_stream,
+        "HasMoreShards": False,
+        "RetentionPeriodHours": 24,
+    }
+    description = write({"StreamDescription": described})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -58,6 +69,8 @@ def serving(shards: Sequence[Iterable[Held]], *, cbor: bool) -> Iterator[str]:
         def _answer(self, operation: str, asked: bytes) -> bytes:
             if operation == "ListShards":
                 return listed
+            if operation == "DescribeStream":
+                return description
             if operation == "GetShardIterator":
                 found = _SHARD.search(asked)
                 assert found is not None
@@ -118,6 +131,8 @@ def _as_json(answer: Mapping[str, Any]) -> bytes:
 def _as_cbor(value: Any) -> bytes:
     """Write RFC 8949, as much of it as is needed here."""
     match value:
+        case bool():
+            return b"\xf5" if value else b"\xf4"
         case int():
             return _head(0, value)
         case bytes():
