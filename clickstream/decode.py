@@ -61,7 +61,7 @@ def decode_all(payloads: Sequence[bytes]) -> tuple[list[Event], dict[int, Reject
     description's order, so that the first wrong field can be named. That slow reading has the last word: of a
     repeated key only the last one counts, even if an earlier one is wrong.
     """
-    decoded = list(map(_quickly, payloads))
+    decoded = _quickly(payloads)
     unfit = {address for address in {event.user_ip for event in decoded if event} if not is_ip(address)}
     rejected = {}
     for row, event in enumerate(decoded):
@@ -79,16 +79,21 @@ def decode(payload: bytes) -> Event | Rejected:
     return rejected[0] if rejected else events[0]
 
 
-def _quickly(payload: bytes) -> Event | None:
+def _quickly(payloads: Sequence[bytes]) -> list[Event | None]:
     """Read what is in order but for its address, which is looked at once however many events have it."""
-    if (payload.isascii() and len(payload) <= _SURELY_SHALLOW) or _is_readable(payload):
-        try:
-            event = _EVENT.decode(payload)
-        except _UNREADABLE:
-            return None
-        if event.timestamp.tzinfo in _IN_UTC and event.insertion_timestamp.tzinfo in _IN_UTC:
-            return event
-    return None
+    decode_one = _EVENT.decode
+    decoded = []
+    for payload in payloads:  # in one function: a call for each costs a tenth of its decoding
+        event = None
+        if (payload.isascii() and len(payload) <= _SURELY_SHALLOW) or _is_readable(payload):
+            try:
+                event = decode_one(payload)
+                if not (event.timestamp.tzinfo is event.insertion_timestamp.tzinfo is None or _is_in_utc(event)):
+                    event = None
+            except _UNREADABLE:
+                event = None
+        decoded.append(event)
+    return decoded
 
 
 def decode_slowly(payload: bytes) -> Event | Rejected:
@@ -121,6 +126,10 @@ def is_ip(text: str) -> bool:
 def is_utc(moment: datetime) -> bool:
     """Say whether a timestamp is in UTC: it names no zone, Z, or an offset of nothing."""
     return moment.tzinfo in _IN_UTC
+
+
+def _is_in_utc(event: Event) -> bool:
+    return is_utc(event.timestamp) and is_utc(event.insertion_timestamp)
 
 
 def _is_readable(payload: bytes) -> bool:

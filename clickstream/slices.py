@@ -5,6 +5,7 @@ it is `ParquetSlicesWriter` in flink_app/src.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,10 @@ from clickstream.offer import id_of_click
 from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED, SUPPRESSED
 
 Columns = dict[str, pa.Array]
+
+_NARROWED_BY: Final = ("timestamp", "insertion_timestamp", "arrival_timestamp", "sequence_number")
+"""Columns whose least and greatest value a reader is told, since they keep the order of arrival: in all others a row
+group of some thousand clicks has about every value there is, and finding that out took a fifth of the writing."""
 
 
 def slices(
@@ -67,7 +72,7 @@ class _Table:
             pa.field(c.name, pa.timestamp("us") if pa.types.is_timestamp(c.type) else c.type) for c in schema
         ]
         self._schema = pa.schema(without_zone)
-        self._with_statistics = [path for path in _leaves(schema) if path != "payload"]
+        self._with_statistics = [name for name in schema.names if name in _NARROWED_BY]
 
     def of(self, columns: Columns) -> pa.Table:
         """Return the table's rows."""
@@ -80,17 +85,6 @@ class _Table:
         file = pa.BufferOutputStream()
         pq.write_table(rows, file, compression="snappy", use_dictionary=False, write_statistics=self._with_statistics)
         return bytes(file.getvalue())
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Name the columns as Parquet does, those inside of others too."""
-    return [
-        path
-        for column in schema
-        for path in (
-            [f"{column.name}.{c.name}" for c in column.type] if pa.types.is_struct(column.type) else [column.name]
-        )
-    ]
 
 
 _ENRICHED, _REJECTED, _RAW = _Table("enriched", ENRICHED), _Table("rejected", REJECTED), _Table("raw", RAW)

@@ -83,10 +83,17 @@ def clicks() -> str:
 
 
 def outcomes(settings: Settings, names: Iterable[str]) -> str:
-    """Write the query of what became of the records, a column for each of these functions `outcome_<name>`."""
+    """Write the query of what became of the records, a column for each of these functions `outcome_<name>`.
+
+    A batch's slices are in its first rows (`slices.slices`); rows with neither a slice nor an offer end here.
+    """
     given = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
     values = ", ".join(f"outcome_{name}({given}) AS `{name}`" for name in names)
-    return f"SELECT {values} FROM {'clicks' if settings.dedup.enabled else 'records'}"
+    filled = [PARTITION[0].name, *(["offer_offer_id"] if settings.offers.enabled else [])]
+    return (
+        f"SELECT * FROM (SELECT {values} FROM {'clicks' if settings.dedup.enabled else 'records'})"
+        f" WHERE {' OR '.join(f'`{name}` IS NOT NULL' for name in filled)}"
+    )
 
 
 def insert_lake(name: str) -> str:

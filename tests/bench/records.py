@@ -57,16 +57,15 @@ class Records(NamedTuple):
 
     def make(self) -> "Records":
         """Write them, unless an earlier run has."""
-        if not (self.folder / "_done").exists():
+        if not (self.folder / "_made").exists():
             self.raw.mkdir(parents=True, exist_ok=True)
             with screen.progress() as progress:
                 for number, payloads in enumerate(self._payloads()):
                     first = number * self._rows_a_file
-                    pq.write_table(
-                        self._table(payloads, first), self.raw / f"{number:05}.parquet", row_group_size=20_000
-                    )
+                    file = self.raw / f"{number:05}.parquet"
+                    pq.write_table(self._table(payloads, first), file, use_dictionary=False)
                     progress.show(f"making events: {first + len(payloads):,} of {self.events:,}")
-            (self.folder / "_done").touch()
+            (self.folder / "_made").touch()
         return self
 
     def make_lines(self) -> Path:

@@ -107,16 +107,19 @@ def test_one_record_alone_has_room_for_its_slices() -> None:
         assert (table["enriched"][0].as_py() is None) == (one == b"{")
 
 
-def test_a_slice_has_no_dictionary_and_no_value_of_a_payload_in_its_footer() -> None:
+def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_footer() -> None:
     found = process()(records(100, 0.1, 0.1))
 
     for table in ("enriched", "rejected", "raw"):
         row_group = pq.ParquetFile(BytesIO(found[table][0].as_py())).metadata.row_group(0)
         columns = [row_group.column(number) for number in range(row_group.num_columns)]
         assert not any(column.has_dictionary_page for column in columns)
-        assert [column.path_in_schema for column in columns if not column.is_stats_set] == (
-            ["payload"] if table != "enriched" else []
-        )
+        times = [] if table != "enriched" else ["timestamp", "insertion_timestamp"]
+        assert [column.path_in_schema for column in columns if column.is_stats_set] == [
+            *times,
+            "arrival_timestamp",
+            "sequence_number",
+        ]
 
 
 def _hours(columns: Columns) -> list[str]:
