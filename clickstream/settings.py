@@ -86,9 +86,14 @@ class Job(_Group, frozen=True):
 
     batch_size: int = 10_000  # records a call of the Python function
     bundle_size: int = 20_000  # records sent to Python before it is waited for
-    bundle_millis: int = 100  # the longest a record of a stream waits for its bundle to fill
+    bundle_millis: int = 50  # the longest a record of a stream waits for its bundle to fill
     remembered_places: int = 200_000  # a worker
     remembered_names: int = 200_000  # a worker
+
+
+PATIENCE: Final = (2, 40)
+"""How much larger bundles may be in a replay, and how much longer they may take to fill: nobody waits for its offers,
+and each bundle costs (docs/performance.md)."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -102,6 +107,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     privacy: Privacy = Privacy()
     dedup: Dedup = Dedup()
     job: Job = Job()
+
+    def bundles(self) -> tuple[int, int]:
+        """Return how many records a bundle has at most, and how many milliseconds it may take to fill."""
+        larger, longer = PATIENCE if self.source.replay else (1, 1)
+        return self.job.bundle_size * larger, self.job.bundle_millis * longer
 
     def to_properties(self) -> bytes:
         """Write the file that `read_settings` reads."""

@@ -21,10 +21,6 @@ from clickstream.errors import ClickstreamError
 from clickstream.settings import Settings, read_settings, settings_file
 from flink_app import function, tables, wiring
 
-PATIENCE = (2, 20)
-"""How much larger bundles may be in a replay, and how much longer they may take to fill: nobody waits for its offers,
-and each bundle costs (docs/performance.md)."""
-
 
 def submit(settings: Settings, environment: StreamExecutionEnvironment) -> JobClient:
     """Plan the job and start it, once all doors have shown that they open."""
@@ -40,9 +36,9 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
     config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
-    larger, longer = PATIENCE if settings.source.replay else (1, 1)
-    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size * larger))
-    config.set("python.fn-execution.bundle.time", str(settings.job.bundle_millis * longer))
+    size, millis = settings.bundles()
+    config.set("python.fn-execution.bundle.size", str(size))
+    config.set("python.fn-execution.bundle.time", str(millis))
 
     table_environment.execute_sql(tables.source(settings))
     if settings.dedup.enabled:

@@ -53,7 +53,7 @@ def offers(settings: Settings) -> str:
     """Write the offers stream, partitioned by user."""
     options = {
         **_kinesis(settings.offers.stream, settings),
-        "sink.flush-buffer.timeout": "20",  # ms; an offer is worth most while the user is still there
+        "sink.flush-buffer.timeout": "5",  # ms; an offer is worth most while the user is still there
         "format": "json",
     }
     if settings.source.endpoint:
