@@ -1,4 +1,4 @@
-"""What a job begins from: the state that completed last, and nothing else."""
+"""What a job begins from: the state that completed last, nothing else, and a JVM with the options it should have."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clickstream.errors import Refused, Unavailable
-from flink_app.local import _may_pass
+from flink_app.local import _java_options, _may_pass
 from flink_app.state import check, is_savepoint, latest
 
 
@@ -83,3 +83,15 @@ BUG = "Error received from SDK harness for instruction 3: Traceback (most recent
 )
 def test_trouble_outside_passes_and_a_bug_does_not(error: Exception, attempt: int, passes: bool) -> None:
     assert _may_pass(error, attempt) == passes
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ("", "-XX:+UseParallelGC"),
+        ("-XX:TieredStopAtLevel=1", "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"),
+        ("-Xmx2g -XX:+UseG1GC", "-Xmx2g -XX:+UseG1GC"),  # two collectors, and no JVM starts
+    ],
+)
+def test_the_collector_is_ours_unless_the_user_names_one(given: str, options: str) -> None:
+    assert _java_options(given) == options
