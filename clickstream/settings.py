@@ -91,9 +91,9 @@ class Job(_Group, frozen=True):
     remembered_names: int = 200_000  # a worker
 
 
-PATIENCE: Final = (2, 40)
-"""How much larger bundles may be in a replay, and how much longer they may take to fill: nobody waits for its offers,
-and each bundle costs (docs/performance.md)."""
+PATIENCE: Final = 40
+"""How much longer bundles may take to fill in a replay: nobody waits for its offers, and each bundle costs
+(docs/performance.md). Larger ones save nothing, and take memory."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -108,10 +108,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     dedup: Dedup = Dedup()
     job: Job = Job()
 
-    def bundles(self) -> tuple[int, int]:
-        """Return how many records a bundle has at most, and how many milliseconds it may take to fill."""
-        larger, longer = PATIENCE if self.source.replay else (1, 1)
-        return self.job.bundle_size * larger, self.job.bundle_millis * longer
+    @property
+    def bundle_millis(self) -> int:
+        """For how many milliseconds a bundle may fill."""
+        return self.job.bundle_millis * (PATIENCE if self.source.replay else 1)
 
     def to_properties(self) -> bytes:
         """Write the file that `read_settings` reads."""

@@ -36,9 +36,8 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
     config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
-    size, millis = settings.bundles()
-    config.set("python.fn-execution.bundle.size", str(size))
-    config.set("python.fn-execution.bundle.time", str(millis))
+    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size))
+    config.set("python.fn-execution.bundle.time", str(settings.bundle_millis))
 
     table_environment.execute_sql(tables.source(settings))
     if settings.dedup.enabled:

@@ -51,8 +51,8 @@ def test_without_a_file_the_variable_that_names_one_is_named(tmp_path: Path) -> 
     assert settings_file({"CLICKSTREAM_PROPERTIES": "here"}) == Path("here")
 
 
-def test_bundles_are_larger_and_fill_for_longer_only_where_nobody_waits_for_offers() -> None:
-    job = Job(bundle_size=1_000, bundle_millis=10)
+def test_bundles_fill_for_longer_only_where_nobody_waits_for_offers() -> None:
+    job = Job(bundle_millis=10)
 
-    assert Settings(lake=Lake(root="x"), job=job).bundles() == (1_000, 10)
-    assert Settings(lake=Lake(root="x"), job=job, source=Source(replay="y")).bundles() == (2_000, 400)
+    assert Settings(lake=Lake(root="x"), job=job).bundle_millis == 10
+    assert Settings(lake=Lake(root="x"), job=job, source=Source(replay="y")).bundle_millis == 400
