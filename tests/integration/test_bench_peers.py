@@ -14,6 +14,7 @@ from tests.bench.java import json_to_parquet
 from tests.bench.measure import Point
 from tests.bench.python_peers import python_peer
 from tests.bench.records import Records
+from tests.bench.source import SOURCES
 
 RECORDS = Records(1_000, users=100, malformed=0.1)
 LOOP = python_peer("loop", "loop", 2)
@@ -28,6 +29,13 @@ def records() -> Records:
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_a_peer_has_the_right_results(peer: Contender, records: Records) -> None:
     peer.check(records)
+
+
+@pytest.mark.parametrize("source", ["stand-in, CBOR", "stand-in, JSON"])
+def test_the_job_reads_a_stream_in_the_format_that_aws_answers_in_and_in_the_one_that_kinesalite_does(
+    source: str, records: Records
+) -> None:
+    SOURCES[source].check(records)
 
 
 def test_one_wrong_value_and_one_forgotten_access_are_seen(records: Records) -> None:
