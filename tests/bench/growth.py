@@ -9,7 +9,7 @@ import altair as alt
 
 from connectors.lake import Lake
 from tests.bench.contender import LAKE, ground, need_points
-from tests.bench.job import Options, whole_job
+from tests.bench.job import WARMED_UP, Options, whole_job
 from tests.bench.measure import KINDS, MEGABYTE, Cost, Point, between, megabytes
 from tests.bench.records import Records
 
@@ -36,8 +36,9 @@ class Written(NamedTuple):
 
 
 def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any]], list[Window]]:
-    """Run the job on so many million events; return a table's rows and what was spent in ever longer windows."""
-    points = run(options, Records(million * 1_000_000, users)).points
+    """Run the job on so many million events; return what they cost from the first million on, as a table's rows and in
+    ever longer windows."""
+    points = run(options, Records(million * 1_000_000, users), warmed_up=1 / million).points
     edges = [0, *(volume for volume in VOLUMES if volume < million), million]
     rows = []
     for low, high in pairwise(edges):
@@ -58,10 +59,10 @@ def of_partitions(options: Options, users: int, events: int = EVENTS) -> list[li
     return rows
 
 
-def run(options: Options, records: Records) -> Written:
+def run(options: Options, records: Records, warmed_up: float = WARMED_UP) -> Written:
     """Run the job."""
     with ground(records.make()) as (folder, redis):
-        points = whole_job(options).run(records, folder, redis)
+        points = whole_job(options, warmed_up).run(records, folder, redis)
         files = Lake(str(folder / LAKE)).files("enriched")
     need_points(points, records)
     by_hour = Counter(file.partition for file in files)

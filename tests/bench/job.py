@@ -44,8 +44,8 @@ class Options:
         return ", ".join([f"{self.parallelism} slots", *filter(None, said)])
 
 
-def whole_job(options: Options) -> Contender:
-    """Make a contender of the job."""
+def whole_job(options: Options, warmed_up: float = WARMED_UP) -> Contender:
+    """Make a contender of the job, to be measured once that part of its events is behind it."""
 
     def run(records: Records, folder: Path, redis: RedisServer) -> Sequence[Point]:
         settings = options.settings(folder, redis.url, records.raw)
@@ -53,13 +53,13 @@ def whole_job(options: Options) -> Contender:
         seconds, slots = options.checkpoint_seconds, options.parallelism
         with JobProcess(settings, folder / "job", parallelism=slots, checkpoint_seconds=seconds) as job:
             points = list(watch([job.pid], redis.pid, lambda: tally.update().processed, lambda: not job.finished))
-        return between_commits(points)
+        return between_commits(points, warmed_up)
 
     return Contender(f"whole job, {options}", run, differences if options.archive and not options.dedup else None)
 
 
-def between_commits(points: Sequence[Point]) -> list[Point]:
+def between_commits(points: Sequence[Point], warmed_up: float = WARMED_UP) -> list[Point]:
     """Return the commits of a run's steady part: not before the JVM has compiled what runs, and not the last one,
     which waits for the job's end."""
     total = points[-1].processed
-    return [point for point in points if WARMED_UP * total < point.processed < total]
+    return [point for point in points if warmed_up * total < point.processed < total]

@@ -41,12 +41,14 @@ def reading(name: str, source: Callable[[Records, Path], AbstractContextManager[
             settings = replace(Options().settings(folder, redis.url), source=its_source)
             tally = Tally(LakeDoor(settings.lake.root))
 
-            def is_running() -> bool:
-                return not job.finished and tally.processed < records.events
+            def is_running() -> bool:  # a stream has no end; files have, and stopping just before it fails
+                return not job.finished and (ends or tally.processed < records.events)
 
+            ends = its_source.replay is not None
             with JobProcess(settings, folder / "job", checkpoint_seconds=2) as job:
                 points = list(watch([job.pid], redis.pid, lambda: tally.update().processed, is_running))
-                job.stop()
+                if not ends:
+                    job.stop()
         return between_commits(points)
 
     return Contender(name, run, differences if exact else None)
