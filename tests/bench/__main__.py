@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--parallelism", type=int, default=2, help="slots of Flink, processes of bytewax [%(default)s]")
     parser.add_argument("--loops", type=int, default=1, help="processes of the plain loop [%(default)s]")
     parser.add_argument("--users", type=int, default=100_000, help="how many shoppers there are [%(default)s]")
+    parser.add_argument("--addresses", type=int, default=0, help="so many, all equally often, not the shoppers' own")
     parser.add_argument("--no-archive", action="store_true", help="the job writes no raw archive")
     parser.add_argument("--dedup", action="store_true", help="the job keeps out what is sent again")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure just these")
@@ -56,7 +57,7 @@ def main() -> None:
 
 def compare(options: Options, given: argparse.Namespace) -> None:
     """Run everyone in turn, once all have shown that their results are right."""
-    records = Records(given.events, given.users).make()
+    records = Records(given.events, given.users, addresses=given.addresses).make()
     CHECKED.make()
     chosen = contenders(options, given)
     for contender in chosen.values():
@@ -126,10 +127,12 @@ def title() -> str:
 def explain(options: Options, given: argparse.Namespace) -> None:
     """Say what the columns and rows are, and who does less."""
     archive, seconds = " and raw" if options.archive else "", options.checkpoint_seconds
-    repeat, users = given.repeat, f"{given.users:,}"
+    repeat, users = given.repeat, f"{given.users:,} shoppers"
+    if given.addresses:
+        users += f" at {given.addresses:,} addresses"
     screen.out.print(
         f"""
-Median of {repeat}, run in turn (least–most). {users} shoppers, 1 % malformed. Events are those between two
+Median of {repeat}, run in turn (least–most). {users}, 1 % malformed. Events are those between two
 points of one run, so that starting is not in it. "A core": events for each second of CPU of all processes. Peak:
 resident memory of all processes but Redis, and of the largest Python process ("a worker").
 

@@ -2,7 +2,6 @@
 
 import argparse
 import multiprocessing
-import random
 import re
 import sys
 import tempfile
@@ -29,11 +28,10 @@ from enrichment.steps import Step
 from flink_app.wiring import process
 from generator.shoppers import Shoppers
 from tests.bench.measure import machine
+from tests.bench.records import from_addresses
 
 BATCH = 10_000
-PUBLIC = sorted({*range(1, 224)} - {10, 100, 127, 169, 172, 192, 198, 203})  # all addresses that begin so are
 START = np.datetime64("2026-01-01T00:00:00", "us")
-ADDRESS = re.compile(rb'(?<="user_ip": ")[^"]+')
 
 
 def main() -> None:
@@ -132,25 +130,12 @@ def made_elsewhere(given: argparse.Namespace) -> Iterator[Arrived]:
 
 def make(queue: "Queue[list[bytes] | None]", given: argparse.Namespace) -> None:
     """Put the events of a pass into the queue."""
-    records = islice(Shoppers(1, users=given.users).records(), given.events)
-    numbers = random.Random(1).sample(range(given.addresses), given.addresses) if given.addresses else []
-    made = 0
-    while payloads := [record.payload for record in islice(records, BATCH)]:
-        if numbers:
-            payloads = [
-                ADDRESS.sub(address(numbers[(made + n) % given.addresses]), payload, count=1)
-                for n, payload in enumerate(payloads)
-            ]
-        queue.put(payloads)
-        made += len(payloads)
+    payloads = (record.payload for record in islice(Shoppers(1, users=given.users).records(), given.events))
+    if given.addresses:
+        payloads = from_addresses(given.addresses, payloads)
+    while some := list(islice(payloads, BATCH)):
+        queue.put(some)
     queue.put(None)
-
-
-def address(number: int) -> bytes:
-    """Return the public address of a number, another one for each number, neighbours far from each other."""
-    rest, place = divmod(number, len(PUBLIC))
-    a, b, c = (rest * 0x9E3779B1 % (1 << 24)).to_bytes(3, "big")
-    return b"%d.%d.%d.%d" % (PUBLIC[place], a, b, c)
 
 
 if __name__ == "__main__":

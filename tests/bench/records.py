@@ -2,7 +2,8 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 SMALLEST_FILE, LARGEST_FILE = 500, 100_000  # records
 SHARDS = 4
 HOUR = 3_600_000  # milliseconds
+_PUBLIC = sorted({*range(1, 224)} - {10, 100, 127, 169, 172, 192, 198, 203})  # all addresses that begin so are
+_ADDRESS = re.compile(rb'(?<="user_ip": ")[^"]+')
 
 
 class Records(NamedTuple):
@@ -40,6 +43,7 @@ class Records(NamedTuple):
     hours: int = 2
     at_once: int = 1
     malformed: float = 0.01  # share of them
+    addresses: int = 0  # so many, all equally often, instead of the shoppers' own
 
     @property
     def folder(self) -> Path:
@@ -106,8 +110,11 @@ class Records(NamedTuple):
 
     def _payloads(self) -> Iterator[list[bytes]]:
         made = itertools.islice(mixed(self._shoppers().records(), self.malformed, random.Random(SEED)), self.events)
-        while payloads := [record.payload for record in itertools.islice(made, self._rows_a_file)]:
-            yield payloads
+        payloads = (record.payload for record in made)
+        if self.addresses:
+            payloads = from_addresses(self.addresses, payloads)
+        while some := list(itertools.islice(payloads, self._rows_a_file)):
+            yield some
 
     def _table(self, payloads: list[bytes], first: int) -> pa.Table:
         numbers = np.arange(first, first + len(payloads))
@@ -120,6 +127,20 @@ class Records(NamedTuple):
             pa.array([f"4959033827149{number:043}" for number in numbers.tolist()]),
         ]
         return pa.table(columns, schema=RAW)
+
+
+def from_addresses(count: int, payloads: Iterable[bytes]) -> Iterator[bytes]:
+    """Have events come from so many public addresses, all equally often, each as long as possible after itself."""
+    numbers = random.Random(SEED).sample(range(count), count)
+    for payload, number in zip(payloads, itertools.cycle(numbers), strict=False):
+        yield _ADDRESS.sub(_address(number), payload, count=1)
+
+
+def _address(number: int) -> bytes:
+    """Return the public address of a number, another one for each number, neighbours far from each other."""
+    rest, place = divmod(number, len(_PUBLIC))
+    a, b, c = (rest * 0x9E3779B1 % (1 << 24)).to_bytes(3, "big")
+    return b"%d.%d.%d.%d" % (_PUBLIC[place], a, b, c)
 
 
 @lru_cache
