@@ -1,5 +1,6 @@
 """Where addresses are, out of a MaxMind database file."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from os import PathLike
@@ -119,4 +120,4 @@ def _text(record: object, *steps: str | int) -> str | None:
             record = record[0]
         else:
             return None
-    return record if isinstance(record, str) and record else None
+    return sys.intern(record) if isinstance(record, str) and record else None  # a city has many records

@@ -86,7 +86,7 @@ end
 _PLACE: Final = msgspec.json.Decoder(Place | None)
 _LENGTHS: Final = msgspec.msgpack.Decoder(list[int])
 _MINE: Final = -2  # in the place of a length
-_PLACES_AT_HAND: Final = 50_000  # in JSON, so that reading or writing it once more costs next to nothing
+_PLACES_AT_HAND: Final = 20_000  # in JSON, so that reading or writing it once more costs next to nothing
 _ACCESSES_AN_ARGUMENT: Final = 1000
 _NAMES_A_TRIP: Final = 1000
 _REWRITE_SECONDS: Final = 60.0  # for Redis to write its append-only file anew
