@@ -21,13 +21,12 @@ from tests.bench.job import Options, whole_job
 from tests.bench.kpu import BUSY, kpu
 from tests.bench.measure import KINDS, Cost, Memory, in_turn, machine, median, megabytes
 from tests.bench.python_peers import python_peer, versions
-from tests.bench.records import Records
+from tests.bench.records import CHECKED, Records
 from tests.bench.stages import stages
 
 Measured = Mapping[str, Cost]
 
 PARTS = ("job", "replay", "stages", "polars", "bytewax", "java", "loop", "latency")
-CHECKED = Records(5_000, users=200, malformed=0.1)
 MOST_OF_A_LOOP = 60_000  # events a process: half a minute
 PACKAGES = ("apache-flink", "pyarrow", "msgspec")
 COSTS = ["events", "events/s", "a core", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]

@@ -129,6 +129,10 @@ class Records(NamedTuple):
         return pa.table(columns, schema=RAW)
 
 
+CHECKED = Records(5_000, users=200, malformed=0.1)
+"""What shows that results are right before anything is timed."""
+
+
 def from_addresses(count: int, payloads: Iterable[bytes]) -> Iterator[bytes]:
     """Have events come from so many public addresses, all equally often, each as long as possible after itself."""
     numbers = random.Random(SEED).sample(range(count), count)

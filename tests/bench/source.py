@@ -26,11 +26,10 @@ from tests.bench.contender import Contender
 from tests.bench.equal import differences
 from tests.bench.job import Options, between_commits
 from tests.bench.measure import Point, in_turn, machine, median, watch
-from tests.bench.records import SHARDS, Records
+from tests.bench.records import CHECKED, SHARDS, Records
 from tests.bench.standin import Held, serving
 
 STREAM: Final = "clicks"
-CHECKED: Final = Records(5_000, users=200, malformed=0.1)
 
 
 def reading(name: str, source: Callable[[Records, Path], AbstractContextManager[Source]], *, exact: bool) -> Contender:
