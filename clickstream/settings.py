@@ -93,7 +93,7 @@ class Job(_Group, frozen=True):
 
 PATIENCE: Final = 40
 """How much longer bundles may take to fill in a replay: nobody waits for its offers, and each bundle costs
-(docs/performance.md). Larger ones save nothing, and take memory."""
+(docs/performance.md). Bundles of more records would save nothing, and take memory."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):

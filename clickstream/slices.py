@@ -5,6 +5,7 @@ it is `ParquetSlicesWriter` in flink_app/src.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -108,7 +109,7 @@ def _by_hour(rows: pa.Table, its_hours: Numbers, distinct: Numbers) -> list[pa.T
         return [rows]
     order = np.argsort(its_hours, kind="stable")
     ordered, ends = rows.take(pa.array(order)), np.searchsorted(its_hours[order], distinct, side="right").tolist()
-    return [ordered.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+    return [ordered.slice(start, end - start) for start, end in pairwise([0, *ends])]
 
 
 def _first_rows(values: Sequence[object], column: pa.DataType, count: int) -> pa.Array:
