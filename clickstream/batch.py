@@ -33,9 +33,8 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The events of a batch in order, as objects and as columns; enrichment adds columns."""
+    """The events of a batch in order, as columns; enrichment adds some."""
 
-    events: Sequence[Event]
     origin: Mapping[str, pa.Array]
     first: Mapping[str, pa.Array] = field(default_factory=dict)
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
@@ -46,13 +45,16 @@ class Batch:
         cls, events: Sequence[Event], origin: Mapping[str, pa.Array], first: Mapping[str, pa.Array] | None = None
     ) -> "Batch":
         """Turn events into columns, one for each field of the description."""
-        return cls(events, origin, first or {}, {name: read(events) for name, read in _READERS.items()})
+        return cls(origin, first or {}, {name: read(events) for name, read in _READERS.items()})
+
+    def __len__(self) -> int:
+        return len(self.origin["arrival_timestamp"])
 
     @property
     def repeated(self) -> Mask:
         """Say of each event whether it repeats an earlier one; none does unless de-duplication is on."""
         firsts = list(self.first.values())
-        return np.asarray(firsts[0].is_valid()) if firsts else np.zeros(len(self.events), bool)
+        return np.asarray(firsts[0].is_valid()) if firsts else np.zeros(len(self), bool)
 
     def distinct(self, name: str) -> tuple[list[str], pa.Array]:
         """Return a column's distinct values, and for every row the place of its value among them."""

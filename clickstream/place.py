@@ -19,7 +19,7 @@ class Status(StrEnum):
     UNAVAILABLE = "unavailable"  # the other side is down
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """A country as ISO 3166-1 alpha-2, with region and city by their English names where they are known."""
 
     country: str

@@ -85,7 +85,7 @@ class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
     batch_size: int = 10_000  # records a call of the Python function
-    bundle_size: int = 20_000  # records sent to Python before it is waited for
+    bundle_size: int = 10_000  # records sent to Python before it is waited for
     bundle_millis: int = 50  # the longest a record of a stream waits for its bundle to fill
     remembered_places: int = 200_000  # a worker
     remembered_names: int = 200_000  # a worker

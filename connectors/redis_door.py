@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate, islice
 from typing import Any, Final, Protocol, TypeVar
 
@@ -86,7 +86,6 @@ end
 _PLACE: Final = msgspec.json.Decoder(Place | None)
 _LENGTHS: Final = msgspec.msgpack.Decoder(list[int])
 _MINE: Final = -2  # in the place of a length
-_PLACES_AT_HAND: Final = 20_000  # in JSON, so that reading or writing it once more costs next to nothing
 _ACCESSES_AN_ARGUMENT: Final = 1000
 _NAMES_A_TRIP: Final = 1000
 _REWRITE_SECONDS: Final = 60.0  # for Redis to write its append-only file anew
@@ -293,7 +292,6 @@ def _certificate_trouble(error: BaseException | None) -> str | None:
 _UNREADABLE: Final = object()
 
 
-@lru_cache(_PLACES_AT_HAND)
 def _read_place(text: bytes) -> Any:
     try:
         return _PLACE.decode(text)
@@ -301,6 +299,5 @@ def _read_place(text: bytes) -> Any:
         return _UNREADABLE  # not ours: ask again and overwrite it
 
 
-@lru_cache(_PLACES_AT_HAND)
 def _written(place: Place | None) -> str:
     return msgspec.json.encode(place).decode()

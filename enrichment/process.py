@@ -39,7 +39,7 @@ class Process:
     def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected]) -> None:
         reasons = Counter(one.reason for one in rejected.values())
         self.metrics.count("batches")
-        self.metrics.count("decoded", len(batch.events))
+        self.metrics.count("decoded", len(batch))
         for reason, count in reasons.items():
             self.metrics.count("rejected", count, reason=reason)
         self.metrics.count("suppressed", int(np.count_nonzero(batch.repeated)))

@@ -59,7 +59,7 @@ class KeepLastAccess:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __call__(self, batch: Batch) -> Batch:
-        if not batch.events:
+        if not len(batch):
             return batch
         newest = _newest(batch)
         try:
