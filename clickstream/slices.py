@@ -4,7 +4,7 @@ pyarrow writes a record's rows in 2 µs, where the JVM needs 15, and nothing but
 it is `ParquetSlicesWriter` in flink_app/src.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Final
 
@@ -35,8 +35,8 @@ def slices(
 ) -> Columns:
     """Lay out what became of a batch in the columns of `schema.sliced`.
 
-    Row n has the slices of the n-th hour in the batch, which has no more hours than records. Apart from that, the row
-    of a record that has earned an offer has the offer.
+    Row n has the slices of the n-th hour in the batch, which has no more hours than records. Apart from that, it has
+    the n-th offer.
     """
     bad = where(rejected, len(arrived.payload))
     hours = hours_of_arrival(arrived.origin)
@@ -55,10 +55,10 @@ def slices(
     columns = {}
     for table, (rows, its_hours) in tables.items():
         parts = _by_hour(table.of(rows if hide is None else hide(rows)), its_hours, distinct)
-        columns[table.name] = _first_rows(list(map(table.slice, parts)), pa.binary(), len(hours))
+        columns[table.name] = _first_rows(pa.array(map(table.slice, parts), pa.binary()), len(hours))
     for name, texts in partition(distinct).items():
-        columns[name] = _first_rows(texts, pa.string(), len(hours))
-    return columns | (_offers(batch, np.flatnonzero(~bad), len(hours)) if offers else {})
+        columns[name] = _first_rows(pa.array(texts, pa.string()), len(hours))
+    return columns | (_offers(batch, len(hours)) if offers else {})
 
 
 class _Table:
@@ -112,19 +112,16 @@ def _by_hour(rows: pa.Table, its_hours: Numbers, distinct: Numbers) -> list[pa.T
     return [ordered.slice(start, end - start) for start, end in pairwise([0, *ends])]
 
 
-def _first_rows(values: Sequence[object], column: pa.DataType, count: int) -> pa.Array:
-    return pa.concat_arrays([pa.array(values, column), pa.nulls(count - len(values), column)])
+def _first_rows(values: pa.Array, count: int) -> pa.Array:
+    return pa.concat_arrays([values, pa.nulls(count - len(values), values.type)])
 
 
-def _offers(batch: Batch, records: Numbers, count: int) -> Columns:
-    """Lay out the offers, each in the row of its record, and null in all other rows."""
-    rows = np.flatnonzero(earned(batch))
+def _offers(batch: Batch, count: int) -> Columns:
+    """Lay out the offers in the first rows."""
+    rows = pa.array(np.flatnonzero(earned(batch)))
     detail = batch.columns["additional_data"]
     columns = {**batch.columns, **dict(zip((c.name for c in detail.type), detail.flatten(), strict=True))}
-    offered = {name: columns[name].take(pa.array(rows)) for name in OFFER.names if name in columns}
+    offered = {name: columns[name].take(rows) for name in OFFER.names if name in columns}
     offered["offer_id"] = pa.array(map(id_of_click, offered["click_id"].to_pylist()), pa.string())
     offered["timestamp"] = offered["timestamp"].cast(pa.timestamp("us")).cast(pa.string())
-    row_of_record, is_none = np.zeros(count, np.int64), np.ones(count, bool)
-    row_of_record[records[rows]], is_none[records[rows]] = np.arange(len(rows)), False
-    spread = pa.array(row_of_record, mask=is_none)
-    return {f"offer_{column.name}": offered[column.name].take(spread) for column in OFFER}
+    return {f"offer_{column.name}": _first_rows(offered[column.name], count) for column in OFFER}

@@ -85,7 +85,7 @@ def clicks() -> str:
 def outcomes(settings: Settings, names: Iterable[str]) -> str:
     """Write the query of what became of the records, a column for each of these functions `outcome_<name>`.
 
-    A batch's slices are in its first rows (`slices.slices`); rows with neither a slice nor an offer end here.
+    A batch's slices and offers are in its first rows (`slices.slices`); rows with neither end here.
     """
     given = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
     values = ", ".join(f"outcome_{name}({given}) AS `{name}`" for name in names)

@@ -42,12 +42,20 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000, help="how many shoppers there are [%(default)s]")
     parser.add_argument("--addresses", type=int, default=0, help="so many, all equally often, not the shoppers' own")
     parser.add_argument("--no-archive", action="store_true", help="the job writes no raw archive")
+    parser.add_argument("--no-offers", action="store_true", help="the job sends no offers, as in a replay of one's own")
+    parser.add_argument("--checkpoint-seconds", type=float, default=5, help="the job's [%(default)g]")
     parser.add_argument("--dedup", action="store_true", help="the job keeps out what is sent again")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure just these")
     parser.add_argument("--growth", type=int, metavar="MILLION", help="instead: what an event costs after so many")
     parser.add_argument("--plot", type=Path, help="draw what --growth finds into this file, .svg or .png")
     given = parser.parse_args()
-    options = Options(given.parallelism, archive=not given.no_archive, dedup=given.dedup)
+    options = Options(
+        given.parallelism,
+        archive=not given.no_archive,
+        offers=not given.no_offers,
+        dedup=given.dedup,
+        checkpoint_seconds=given.checkpoint_seconds,
+    )
     try:
         (show_growth if given.growth else compare)(options, given)
     except ClickstreamError as error:
@@ -126,6 +134,7 @@ def title() -> str:
 def explain(options: Options, given: argparse.Namespace) -> None:
     """Say what the columns and rows are, and who does less."""
     archive, seconds = " and raw" if options.archive else "", options.checkpoint_seconds
+    offers = "offers into a stream that takes all" if options.offers else "no offers, as in a replay of one's own"
     repeat, users = given.repeat, f"{given.users:,} shoppers"
     if given.addresses:
         users += f" at {given.addresses:,} addresses"
@@ -136,11 +145,11 @@ points of one run, so that starting is not in it. "A core": events for each seco
 resident memory of all processes but Redis, and of the largest Python process ("a worker").
 
 Whole job: raw Parquet to enriched, rejected{archive}, look-ups and last access in Redis, exactly once,
-a checkpoint each {seconds:g} s; a replay sends no offers. Stages: parts of its function, on batches of its size.
-Polars, bytewax and the loop have the same input and output, and were checked for it. None of them commits before its
-end, goes on after a crash, or bounds its memory; polars reads in bulk only what is spelled as the generator does.
-Flink SQL reads lines of JSON without the malformed ones, looks nothing up, and writes neither origin, rejected, raw nor
-partitions; of replay nothing is written at all.""",
+a checkpoint each {seconds:g} s; {offers}. Stages: parts of its function, on batches
+of its size. Polars, bytewax and the loop have the same input and tables, and were checked for it; they send no offers.
+None of them commits before its end, goes on after a crash, or bounds its memory; polars reads in bulk only what is
+spelled as the generator does. Flink SQL reads lines of JSON without the malformed ones, looks nothing up, and writes
+neither origin, rejected, raw nor partitions; of replay nothing is written at all.""",
         markup=False,
     )
 

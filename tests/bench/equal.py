@@ -1,7 +1,7 @@
 """Whether what somebody has written is right: every row and column as the oracle has them, and Redis too."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,11 +20,14 @@ from tests.bench.records import Records
 from tests.jobs import last_accesses, table_rows
 
 
-def differences(records: Records, lake: Path, redis: Redis) -> list[str]:
-    """Return a sentence for each thing that is wrong with the tables, or with the users in Redis."""
-    want = replace(_expected(records), offers=[])  # a replay sends none
+def differences(
+    records: Records, lake: Path, redis: Redis, offers: Sequence[Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Return a sentence for each thing that is wrong with the tables, the users in Redis, or the offers, if any are
+    sent."""
+    want = _expected(records) if offers is not None else replace(_expected(records), offers=[])
     return [
-        *oracle.differences(want, _rows(lake, "enriched"), _rows(lake, "rejected"), [], last_accesses(redis)),
+        *oracle.differences(want, _rows(lake, "enriched"), _rows(lake, "rejected"), offers or [], last_accesses(redis)),
         *unlike("raw", _raw(records), _rows(lake, "raw")),
     ]
 

@@ -14,7 +14,12 @@ from tests.bench.measure import KINDS, MEGABYTE, Cost, Point, between, megabytes
 from tests.bench.records import Records
 
 VOLUMES = (1, 3, 10, 30)  # million events
-PARTITIONS = (1, 24, 200)  # open at a time
+PARTITIONS = {  # how many hours the records are of, and in how many of them at a time they take turns
+    "1 partition": (1, 1),
+    "200 partitions, one after the other": (200, 1),
+    "24 partitions at a time": (1, 24),
+    "200 partitions at a time": (1, 200),
+}
 EVENTS = 3_000_000  # of a run with so many partitions
 WINDOW = 1.25  # how much further a run is at the end of a window than at its beginning
 COLUMNS = ["events", "events/s", "CPU s/million", "JVM", "Python", "Redis", "peak MB", "a worker"]
@@ -49,13 +54,13 @@ def of_volume(options: Options, users: int, million: int) -> tuple[list[list[Any
 
 
 def of_partitions(options: Options, users: int, events: int = EVENTS) -> list[list[Any]]:
-    """Run the job on records of one hour, and of many hours at once, each of which is a partition."""
+    """Run the job on records of one hour, and of many in order and at once, each of which is a partition."""
     rows = []
-    for partitions in PARTITIONS:
-        written = run(options, Records(events, users, hours=1, at_once=partitions))
+    for name, (hours, at_once) in PARTITIONS.items():
+        written = run(options, Records(events, users, hours, at_once))
         size = sum(written.sizes) / len(written.sizes) / MEGABYTE
-        name = f"{partitions} partitions, each of {max(written.files)} files at most, on average {size:,.1f} MB"
-        rows.append(row(name, between(written.points)))
+        files = f"each of {max(written.files)} files at most, on average {size:,.1f} MB"
+        rows.append(row(f"{name}, {files}", between(written.points)))
     return rows
 
 

@@ -1,7 +1,7 @@
 """A Kinesis that only reads out what it was given: answers are made before they are asked for, and then cost nothing.
 
 It speaks what AWS' clients for Java speak, JSON or CBOR, whichever a request comes in, on a loopback port. It knows one
-stream, and neither puts, splits nor throttles.
+stream, and neither splits nor throttles. What is put into it is handed to its maker, and no part of the stream.
 """
 
 import json
@@ -33,12 +33,15 @@ Write = Callable[[Mapping[str, Any]], bytes]
 
 
 @contextmanager
-def serving(shards: Sequence[Iterable[Held]], *, cbor: bool) -> Iterator[str]:
-    """Serve the shards' records in the one way or the other, and give the endpoint."""
+def serving(
+    shards: Sequence[Iterable[Held]] = (), *, cbor: bool = False, put: Callable[[bytes], object] = len
+) -> Iterator[str]:
+    """Serve the shards' records in the one way or the other, and give the endpoint; `put` is given each PutRecords."""
     write = _as_cbor if cbor else _as_json
     pages = {number: list(_pages(number, records, write)) for number, records in enumerate(shards)}
     of_stream = [_listed(number) for number in pages]
     listed = write({"Shards": of_stream})
+    accepted = {"ShardId": "shardId-000000000000", "SequenceNumber": "1"}
     named = {"StreamName": "clicks", "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"}
     described = {
         **named,
@@ -79,6 +82,9 @@ def serving(shards: Sequence[Iterable[Held]], *, cbor: bool) -> Iterator[str]:
                 found = _TOKEN.search(asked)
                 assert found is not None
                 return pages[int(found[1])][int(found[2])]
+            if operation == "PutRecords":
+                put(asked)
+                return write({"FailedRecordCount": 0, "Records": [accepted] * asked.count(b"PartitionKey")})
             raise NotImplementedError(operation)
 
         def log_message(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from tests import lakes
 from tests.bench.contender import LAKE, Contender
 from tests.bench.equal import differences
 from tests.bench.java import json_to_parquet
+from tests.bench.job import Options, whole_job
 from tests.bench.measure import Point
 from tests.bench.python_peers import python_peer
 from tests.bench.records import Records
@@ -18,7 +19,13 @@ from tests.bench.source import SOURCES
 
 RECORDS = Records(1_000, users=100, malformed=0.1)
 LOOP = python_peer("loop", "loop", 2)
-PEERS = [LOOP, python_peer("bytewax", "bytewax_flow", 2), python_peer("polars", "polars_batch", 1), json_to_parquet(1)]
+MEASURED = [
+    whole_job(Options()),
+    LOOP,
+    python_peer("bytewax", "bytewax_flow", 2),
+    python_peer("polars", "polars_batch", 1),
+    json_to_parquet(1),
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +33,9 @@ def records() -> Records:
     return RECORDS.make()
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_a_peer_has_the_right_results(peer: Contender, records: Records) -> None:
-    peer.check(records)
+@pytest.mark.parametrize("measured", MEASURED, ids=lambda one: one.name)
+def test_who_is_measured_has_the_right_results(measured: Contender, records: Records) -> None:
+    measured.check(records)
 
 
 @pytest.mark.parametrize("source", ["stand-in, CBOR", "stand-in, JSON"])

@@ -83,12 +83,12 @@ def test_slices_come_in_the_columns_of_the_schema_with_a_row_for_each_record() -
         assert table.num_rows == 50
 
 
-def test_an_offer_is_in_the_row_of_its_record() -> None:
+def test_offers_come_first() -> None:
     view = payload(event_name="ViewContent", percent_viewed=61, user_id="7")
     found = process()(arrived([payload(), b"{", view, payload()]))
 
-    assert [one is None for one in found["offer_offer_id"].to_pylist()] == [True, True, False, True]
-    assert {name: found[f"offer_{name}"][2].as_py() for name in OFFER.names} == {
+    assert [one is None for one in found["offer_offer_id"].to_pylist()] == [False, True, True, True]
+    assert {name: found[f"offer_{name}"][0].as_py() for name in OFFER.names} == {
         "timestamp": "2021-07-12 12:01:58.732726",
         "event_name": "ViewContent",
         "user_id": "7",
