@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--no-archive", action="store_true", help="the job writes no raw archive")
     parser.add_argument("--no-offers", action="store_true", help="the job sends no offers, as in a replay of one's own")
     parser.add_argument("--checkpoint-seconds", type=float, default=5, help="the job's [%(default)g]")
+    parser.add_argument("--batch", type=int, default=Job().batch_size, help="records in one [%(default)s]")
     parser.add_argument("--dedup", action="store_true", help="the job keeps out what is sent again")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure just these")
     parser.add_argument("--growth", type=int, metavar="MILLION", help="instead: what an event costs after so many")
@@ -55,6 +56,7 @@ def main() -> None:
         offers=not given.no_offers,
         dedup=given.dedup,
         checkpoint_seconds=given.checkpoint_seconds,
+        batch=given.batch,
     )
     try:
         (show_growth if given.growth else compare)(options, given)

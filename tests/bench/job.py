@@ -15,7 +15,7 @@ from cli.job import JobProcess
 from cli.servers import RedisServer
 from cli.setup import GEO
 from cli.tally import Tally
-from clickstream.settings import Dedup, Geo, Lake, Offers, Redis, Settings, Source
+from clickstream.settings import Dedup, Geo, Job, Lake, Offers, Redis, Settings, Source
 from connectors.lake import Lake as LakeDoor
 from tests.bench.contender import LAKE, Contender
 from tests.bench.equal import differences
@@ -39,6 +39,7 @@ class Options:
     offers: bool = True
     dedup: bool = False
     checkpoint_seconds: float = 5
+    batch: int = Job().batch_size  # records a batch, and a bundle
 
     def settings(
         self, folder: Path, redis_url: str, replay: Path | None = None, offers_to: str | None = None
@@ -51,6 +52,7 @@ class Options:
             redis=Redis(url=redis_url),
             geo=Geo(mmdb=str(GEO)),
             dedup=Dedup(enabled=self.dedup),
+            job=Job(batch_size=self.batch, bundle_size=self.batch),
         )
 
     def __str__(self) -> str:
