@@ -10,6 +10,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -41,7 +42,8 @@ def serving(
     pages = {number: list(_pages(number, records, write)) for number, records in enumerate(shards)}
     of_stream = [_listed(number) for number in pages]
     listed = write({"Shards": of_stream})
-    accepted = {"ShardId": "shardId-000000000000", "SequenceNumber": "1"}
+    one = {"ShardId": "shardId-000000000000", "SequenceNumber": "1"}
+    accepted = cache(lambda count: write({"FailedRecordCount": 0, "Records": [one] * count}))
     named = {"StreamName": "clicks", "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"}
     described = {
         **named,
@@ -84,7 +86,7 @@ def serving(
                 return pages[int(found[1])][int(found[2])]
             if operation == "PutRecords":
                 put(asked)
-                return write({"FailedRecordCount": 0, "Records": [accepted] * asked.count(b"PartitionKey")})
+                return accepted(asked.count(b"PartitionKey"))
             raise NotImplementedError(operation)
 
         def log_message(self, *_: object) -> None:
