@@ -18,27 +18,38 @@ class Tally:
     """Rows committed since the tally was made, by table; files that were there before do not count."""
 
     lake: Lake
-    rows: Counter[str] = field(default_factory=Counter)
-    new: dict[str, list[LakeFile]] = field(default_factory=lambda: {table: [] for table in TABLES})
-    _seen: set[str] = field(default_factory=set)
+    _before: set[str] = field(default_factory=set)
+    _counted: dict[str, dict[str, tuple[LakeFile, int]]] = field(default_factory=lambda: {name: {} for name in TABLES})
 
     def __post_init__(self) -> None:
-        self._seen = {file.path for table in TABLES for file in self.lake.files(table)}
+        self._before = {file.path for table in TABLES for file in self.lake.files(table)}
 
     def update(self) -> "Tally":
-        """Count what has been committed meanwhile; a committed file is looked into once."""
-        for table in TABLES:
+        """Count what has been committed meanwhile; a committed file is looked into once.
+
+        Ctrl-C may come in the middle of it: a file and its rows are known at once, or not yet.
+        """
+        for table, counted in self._counted.items():
             for file in self.lake.files(table):
-                if file.path not in self._seen:
-                    self._seen.add(file.path)
-                    self.new[table].append(file)
-                    self.rows[table] += self.lake.rows(file)
+                if file.path not in self._before and file.path not in counted:
+                    counted[file.path] = file, self.lake.rows(file)
         return self
+
+    @property
+    def new(self) -> dict[str, list[LakeFile]]:
+        """The files that each table has got."""
+        return {table: [file for file, _ in counted.values()] for table, counted in self._counted.items()}
+
+    @property
+    def rows(self) -> Counter[str]:
+        """How many rows each table has got."""
+        return Counter({table: sum(rows for _, rows in counted.values()) for table, counted in self._counted.items()})
 
     @property
     def processed(self) -> int:
         """How many records have come out, as one thing or another."""
-        return self.rows["enriched"] + self.rows["rejected"] + self.rows["suppressed"]
+        rows = self.rows
+        return rows["enriched"] + rows["rejected"] + rows["suppressed"]
 
     def facts(self) -> dict[str, Any]:
         """Sum up: the counts, and what the rows say of users and places."""
