@@ -62,14 +62,13 @@ def decode_all(payloads: Sequence[bytes]) -> tuple[list[Event], dict[int, Reject
     repeated key only the last one counts, even if an earlier one is wrong.
     """
     decoded = _quickly(payloads)
-    unfit = {address for address in {event.user_ip for event in decoded if event} if not is_ip(address)}
+    unfit = {address for address in {event.user_ip for event in decoded if event is not None} if not is_ip(address)}
     rejected = {}
-    for row, event in enumerate(decoded):
-        if event is None or event.user_ip in unfit:
-            slowly = decode_slowly(payloads[row])
-            decoded[row] = slowly if isinstance(slowly, Event) else None
-            if isinstance(slowly, Rejected):
-                rejected[row] = slowly
+    for row in [row for row, event in enumerate(decoded) if event is None or (unfit and event.user_ip in unfit)]:
+        slowly = decode_slowly(payloads[row])
+        decoded[row] = slowly if isinstance(slowly, Event) else None
+        if isinstance(slowly, Rejected):
+            rejected[row] = slowly
     return [event for event in decoded if event is not None], rejected
 
 

@@ -92,8 +92,8 @@ class Job(_Group, frozen=True):
 
 
 PATIENCE: Final = 40
-"""How much longer bundles may take to fill in a replay: nobody waits for its offers, and each bundle costs
-(docs/performance.md). Bundles of more records would save nothing, and take memory."""
+"""How much longer bundles, and requests to the offers stream, may fill in a replay: nobody waits for its offers, and
+each costs (docs/performance.md). Bundles of more records would save nothing, and take memory."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -108,10 +108,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     dedup: Dedup = Dedup()
     job: Job = Job()
 
-    @property
-    def bundle_millis(self) -> int:
-        """For how many milliseconds a bundle may fill."""
-        return self.job.bundle_millis * (PATIENCE if self.source.replay else 1)
+    def to_fill(self, millis: int) -> int:
+        """Return for how many milliseconds something may wait to be full: for these, in a replay for longer."""
+        return millis * (PATIENCE if self.source.replay else 1)
 
     def to_properties(self) -> bytes:
         """Write the file that `read_settings` reads."""

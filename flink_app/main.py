@@ -37,7 +37,7 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config.set("pipeline.object-reuse", "true")
     config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
     config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size))
-    config.set("python.fn-execution.bundle.time", str(settings.bundle_millis))
+    config.set("python.fn-execution.bundle.time", str(settings.to_fill(settings.job.bundle_millis)))
 
     table_environment.execute_sql(tables.source(settings))
     if settings.dedup.enabled:

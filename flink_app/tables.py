@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from clickstream.schema import OFFER, ORIGIN, PARTITION, RAW, flink_columns
+from clickstream.schema import HOUR, HOUR_PARTS, ORIGIN, PARTITION, RAW, SENT, flink_columns
 from clickstream.settings import Settings
 
 LAKE_TABLES = ("enriched", "rejected", "suppressed", "raw")
@@ -53,12 +53,14 @@ def offers(settings: Settings) -> str:
     """Write the offers stream, partitioned by user."""
     options = {
         **_kinesis(settings.offers.stream, settings),
-        "sink.flush-buffer.timeout": "5",  # ms; an offer is worth most while the user is still there
-        "format": "json",
+        "sink.flush-buffer.timeout": str(
+            settings.to_fill(5)
+        ),  # ms; an offer is worth most while the user is still there
+        "format": "payload",
     }
     if settings.source.endpoint:
         options["sink.http-client.protocol.version"] = "HTTP1_1"  # stand-ins do not speak HTTP/2
-    return _create("offers", flink_columns(OFFER), options, ["user_id"])
+    return _create("offers", flink_columns(pa.schema(SENT)), options, [SENT[0].name])
 
 
 def written(settings: Settings) -> list[str]:
@@ -89,7 +91,7 @@ def outcomes(settings: Settings, names: Iterable[str]) -> str:
     """
     given = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
     values = ", ".join(f"outcome_{name}({given}) AS `{name}`" for name in names)
-    filled = [PARTITION[0].name, *(["offer_offer_id"] if settings.offers.enabled else [])]
+    filled = [HOUR.name, *([SENT[0].name] if settings.offers.enabled else [])]
     return (
         f"SELECT * FROM (SELECT {values} FROM {'clicks' if settings.dedup.enabled else 'records'})"
         f" WHERE {' OR '.join(f'`{name}` IS NOT NULL' for name in filled)}"
@@ -98,14 +100,15 @@ def outcomes(settings: Settings, names: Iterable[str]) -> str:
 
 def insert_lake(name: str) -> str:
     """Write what fills a table of the lake from the outcomes."""
-    hour = ", ".join(f"`{column.name}`" for column in PARTITION)
+    places = [HOUR_PARTS[column.name] for column in PARTITION]
+    hour = ", ".join(f"SUBSTRING(`{HOUR.name}` FROM {at.start + 1} FOR {at.stop - at.start})" for at in places)
     return f"INSERT INTO `{name}` SELECT `{name}`, {hour} FROM outcomes WHERE `{name}` IS NOT NULL"
 
 
 def insert_offers() -> str:
     """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
-    values = ", ".join(f"`offer_{name}`" for name in OFFER.names)
-    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE offer_offer_id IS NOT NULL"
+    values = ", ".join(f"`{column.name}`" for column in SENT)
+    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE `{SENT[0].name}` IS NOT NULL"
 
 
 _KINESIS_TYPES = {pa.string(): "VARCHAR(128)", RAW.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}

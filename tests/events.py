@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickstream.batch import Arrived, origin
-from clickstream.schema import ENRICHED, OFFER, PARTITION, RAW, REJECTED, SUPPRESSED
+from clickstream.schema import ENRICHED, HOUR, HOUR_PARTS, PARTITION, RAW, REJECTED, SUPPRESSED
 
 EXAMPLE = {
     "timestamp": "2021-07-12 12:01:58.732726",
@@ -55,7 +55,7 @@ def arrived(payloads: Sequence[bytes], arrival: datetime = ARRIVAL, shard: str =
 
 def stored(columns: Mapping[str, pa.Array]) -> dict[str, pa.Table]:
     """Read slices back: by table its rows, each with the hour that it is in."""
-    hours = [columns[column.name] for column in PARTITION]
+    hours = [[text and text[HOUR_PARTS[c.name]] for text in columns[HOUR.name].to_pylist()] for c in PARTITION]
     found = {}
     for table, schema in TABLES.items():
         of_table = [pa.schema([*schema, *PARTITION]).empty_table()]
@@ -70,5 +70,4 @@ def stored(columns: Mapping[str, pa.Array]) -> dict[str, pa.Table]:
 
 def offered(columns: Mapping[str, pa.Array]) -> list[dict[str, Any]]:
     """Return the offers among slices."""
-    offers = pa.Table.from_arrays([columns[f"offer_{name}"] for name in OFFER.names], schema=OFFER).to_pylist()
-    return [offer for offer in offers if offer["offer_id"] is not None]
+    return [json.loads(offer) for offer in columns["offer"].to_pylist() if offer is not None]

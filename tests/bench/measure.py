@@ -17,7 +17,7 @@ KINDS = ("jvm", "python", "redis")
 TICKS = os.sysconf("SC_CLK_TCK")
 MEGABYTE = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
-SECONDS_BETWEEN = 0.1  # two looks
+SECONDS_BETWEEN = 0.25  # two looks, which take a core that is measured a hundredth of its time
 
 T = TypeVar("T")
 U = TypeVar("U")

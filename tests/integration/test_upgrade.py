@@ -42,8 +42,8 @@ def next_release(folder: Path) -> Path:
     _edit(folder / "clickstream" / "event.py", field, f"{field}    campaign: Identifier\n")
     _edit(
         folder / "flink_app" / "tables.py",
-        "FROM outcomes WHERE offer_offer_id IS NOT NULL",
-        "FROM outcomes WHERE offer_user_id <> 'none' AND offer_offer_id IS NOT NULL AND offer_price IS NOT NULL",
+        "FROM outcomes WHERE `{SENT[0].name}` IS NOT NULL",
+        "FROM outcomes WHERE user_id <> 'none' AND user_id IS NOT NULL AND offer IS NOT NULL",
     )
     return folder
 

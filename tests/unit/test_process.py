@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickstream.batch import Arrived, first
+from clickstream.batch import Arrived, first, moments
 from clickstream.place import Place, public_address
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
@@ -73,7 +73,7 @@ def test_a_click_that_repeats_another_is_kept_apart_and_earns_no_offer() -> None
     (repeated,) = out["suppressed"]
     assert (repeated["first_shard_id"], repeated["first_sequence_number"]) == ("shardId-000000000000", "1")
     assert (repeated["city"], repeated["name"]) == ("Taiyuan", "Ada Lovelace")
-    assert [one is not None for one in columns["offer_offer_id"].to_pylist()] == [True, True, False, False, False]
+    assert [one is not None for one in columns["offer"].to_pylist()] == [True, True, False, False, False]
 
 
 def test_an_event_is_placed_and_named() -> None:
@@ -179,6 +179,11 @@ mostly_events = st.one_of(
     ),
     st.binary(max_size=5),
 )
+
+
+@given(st.lists(st.builds(datetime.replace, st.datetimes(), tzinfo=st.sampled_from([None, UTC]))))
+def test_moments_become_timestamps_whether_they_say_that_they_are_in_utc_or_not(in_utc: list[datetime]) -> None:
+    assert moments(in_utc).to_pylist() == [moment.replace(tzinfo=UTC) for moment in in_utc]
 
 
 @given(st.lists(st.lists(mostly_events, max_size=8), min_size=1, max_size=3))

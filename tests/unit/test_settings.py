@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clickstream.errors import Refused
-from clickstream.settings import Job, Lake, Settings, Source, read_settings, settings_file
+from clickstream.settings import Lake, Settings, Source, read_settings, settings_file
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -51,8 +51,6 @@ def test_without_a_file_the_variable_that_names_one_is_named(tmp_path: Path) -> 
     assert settings_file({"CLICKSTREAM_PROPERTIES": "here"}) == Path("here")
 
 
-def test_bundles_fill_for_longer_only_where_nobody_waits_for_offers() -> None:
-    job = Job(bundle_millis=10)
-
-    assert Settings(lake=Lake(root="x"), job=job).bundle_millis == 10
-    assert Settings(lake=Lake(root="x"), job=job, source=Source(replay="y")).bundle_millis == 400
+def test_what_is_sent_fills_for_longer_only_where_nobody_waits_for_offers() -> None:
+    assert Settings(lake=Lake(root="x")).to_fill(10) == 10
+    assert Settings(lake=Lake(root="x"), source=Source(replay="y")).to_fill(10) == 400

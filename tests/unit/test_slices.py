@@ -1,6 +1,7 @@
 """Slices hold what the records of a batch come to, table by table and hour by hour."""
 
 import itertools
+import json
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
@@ -13,7 +14,7 @@ import pytest
 
 from clickstream.address import HiddenAddresses
 from clickstream.batch import Arrived, first, origin
-from clickstream.schema import OFFER, PARTITION, sliced
+from clickstream.schema import HOUR, HOUR_PARTS, OFFER, PARTITION, sliced
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
@@ -22,7 +23,7 @@ from enrichment.process import Process
 from enrichment.steps import enrichment
 from generator.malformed import mixed
 from generator.shoppers import Shoppers
-from tests.events import ARRIVAL, TABLES, arrived, payload, stored
+from tests.events import ARRIVAL, TABLES, arrived, offered, payload, stored
 
 Columns = dict[str, pa.Array]
 HASH = HiddenAddresses("hash", b"0123456789abcdef")
@@ -87,8 +88,9 @@ def test_offers_come_first() -> None:
     view = payload(event_name="ViewContent", percent_viewed=61, user_id="7")
     found = process()(arrived([payload(), b"{", view, payload()]))
 
-    assert [one is None for one in found["offer_offer_id"].to_pylist()] == [False, True, True, True]
-    assert {name: found[f"offer_{name}"][0].as_py() for name in OFFER.names} == {
+    assert [one is None for one in found["offer"].to_pylist()] == [False, True, True, True]
+    assert found["user_id"].to_pylist() == ["7", None, None, None]
+    assert json.loads(found["offer"][0].as_py()) == {
         "timestamp": "2021-07-12 12:01:58.732726",
         "event_name": "ViewContent",
         "user_id": "7",
@@ -98,6 +100,23 @@ def test_offers_come_first() -> None:
         "percent_viewed": 61.0,
         "offer_id": "827a57d8f02bd37fce1ae976ae3643a5",
     }
+
+
+def test_an_offer_is_json_whatever_is_in_it() -> None:
+    hostile = '"quoted", back\\slash, \n, \x00, \x1f, \x7f, ü and \u2028'
+    numbers = [0.0, 0.1, 1e-7, 5e-324, 10, 417.97, 1e15, 1e16, 1e22, 1.7976931348623157e308]
+    views = [
+        payload(event_name="ViewContent", percent_viewed=61.5, user_id=user_id, click_id=f"{user_id}-c", price=price)
+        for user_id in ("7", hostile)
+        for price in numbers
+    ]
+
+    found = offered(process()(arrived(views)))
+
+    assert [(one["user_id"], one["click_id"], one["price"]) for one in found] == [
+        (user_id, f"{user_id}-c", price) for user_id in ("7", hostile) for price in numbers
+    ]
+    assert [*found[0]] == OFFER.names
 
 
 def test_one_record_alone_has_room_for_its_slices() -> None:
@@ -123,8 +142,8 @@ def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_fo
 
 
 def _hours(columns: Columns) -> list[str]:
-    texts = zip(*(columns[column.name].to_pylist() for column in PARTITION), strict=True)
-    return ["/".join(parts) for parts in texts if parts[0] is not None]
+    texts = [text for text in columns[HOUR.name].to_pylist() if text is not None]
+    return ["/".join(text[HOUR_PARTS[column.name]] for column in PARTITION) for text in texts]
 
 
 def _hour(rows: pa.Table) -> pa.ChunkedArray:
