@@ -156,7 +156,12 @@ def _as_json(columns: Columns) -> pa.Array:
 
 def _inside_json(values: pa.Array) -> pa.Array:
     if not pa.types.is_string(values.type):
-        return values.cast(pa.string())
+        numbers = values.cast(pa.string())
+        if not pa.types.is_floating(values.type):
+            return numbers
+        # 61.0, and not 61: whoever guesses types from JSON, as crawlers do, would guess another one than from 61.5.
+        is_whole = pc.invert(pc.match_substring_regex(numbers, "[.e]"))
+        return pc.binary_join_element_wise(numbers, pc.if_else(is_whole, ".0", ""), "")
     texts = objects(values)
     together = "".join(texts)
     if together.isprintable() and '"' not in together and "\\" not in together:

@@ -116,6 +116,7 @@ def test_an_offer_is_json_whatever_is_in_it() -> None:
     assert [(one["user_id"], one["click_id"], one["price"]) for one in found] == [
         (user_id, f"{user_id}-c", price) for user_id in ("7", hostile) for price in numbers
     ]
+    assert all(isinstance(one["price"], float) for one in found)
     assert [*found[0]] == OFFER.names
 
 
