@@ -39,7 +39,7 @@ class Column(ScalarFunction):
     def eval(self, payload: pa.Array, *origins: pa.Array) -> pd.Series:
         # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
         worker = _Worker.of(self._settings)
-        return _as_series(worker.outcome(payload, origins, self._shown)[self._name])
+        return _as_series(worker.column(self._name, payload, origins, self._shown))
 
     def is_deterministic(self) -> bool:
         return False  # it talks to Redis: the planner may not compute it at planning time, or twice
@@ -87,17 +87,24 @@ class _Worker:
                 gc.freeze()
             return cls._workers[settings]
 
-    def outcome(
-        self, payload: pa.Array, origins: Sequence[pa.Array], shown: "_Shown | None" = None
-    ) -> dict[str, pa.Array]:
-        """Process a batch once, however many columns are asked of it: the same array is the same batch."""
-        if getattr(self._at_hand, "payload", None) is not payload:
+    def column(
+        self, name: str, payload: pa.Array, origins: Sequence[pa.Array], shown: "_Shown | None" = None
+    ) -> pa.Array:
+        """Process a batch when the first of its columns is asked for: the same array is the same batch.
+
+        Each column is handed out once, so that a thread that has no more to do holds no batch.
+        """
+        at_hand = self._at_hand
+        if getattr(at_hand, "payload", None) is not payload:
             its_origin = origin(*origins[:3])
-            self._at_hand.outcome = self._process(Arrived(payload, its_origin, first(its_origin, *origins[3:])))
-            self._at_hand.payload = payload
+            at_hand.columns = self._process(Arrived(payload, its_origin, first(its_origin, *origins[3:])))
+            at_hand.payload = payload
             if shown is not None:
                 shown.update(self._process.metrics)
-        return self._at_hand.outcome
+        column = at_hand.columns.pop(name)
+        if not at_hand.columns:
+            at_hand.payload = None
+        return column
 
 
 class _Shown:
