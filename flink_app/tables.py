@@ -53,9 +53,8 @@ def offers(settings: Settings) -> str:
     """Write the offers stream, partitioned by user."""
     options = {
         **_kinesis(settings.offers.stream, settings),
-        "sink.flush-buffer.timeout": str(
-            settings.to_fill(5)
-        ),  # ms; an offer is worth most while the user is still there
+        # An offer is worth most while the user is still there.
+        "sink.flush-buffer.timeout": str(settings.to_fill(5)),  # milliseconds
         "format": "payload",
     }
     if settings.source.endpoint:
