@@ -141,8 +141,6 @@ class _Whole(ArrowExtensionArray):
 
 def _as_series(column: pa.Array) -> pd.Series:
     """Hand an Arrow array through PyFlink's pandas, which turns it back into Arrow: no value is touched on the way."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us"))  # PyFlink's Arrow type has no zone; UTC is the session's
     series = pd.Series(_Whole(pa.chunked_array([column])))
     # PyFlink passes series.isnull() on as a mask, which pyarrow refuses beside an array that is Arrow already.
     object.__setattr__(series, "isnull", lambda: None)
