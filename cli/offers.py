@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from cli import screen
 from clickstream.errors import Refused
 from connectors.kinesis_reader import Record, read
 from connectors.offers import Offer, Seen, as_json, read_offer
@@ -29,7 +30,7 @@ def as_columns(offer: Offer) -> bytes:
         f"{offer.timestamp:%Y-%m-%d %H:%M:%S}  {offer.event_name:<11}  {offer.user_id:<10}  {offer.product_id:>10}  "
         f"{offer.price:>10.2f}  {offer.percent_viewed:>5.1f}%  {offer.offer_id}"
     )
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line).encode()
+    return screen.printable(line).encode()
 
 
 @dataclass(slots=True)

@@ -53,6 +53,11 @@ def step(text: str) -> None:
     out.print(Text.assemble(("▸ ", "cyan"), text))
 
 
+def printable(text: str, *, kept: str = "") -> str:
+    """Show what could steer a terminal, as a stranger's text may, as a sign that something was there."""
+    return "".join(each if each.isprintable() or each in kept else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple[int, ...] = ()) -> None:
     """Print rows; numbers with thousands separated, in the columns that are aligned right."""
     grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
@@ -60,7 +65,10 @@ def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple
         grid.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(
-            *(Text(f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell)) for cell in row)
+            *(
+                Text(f"{cell:,}" if isinstance(cell, int) else "" if cell is None else printable(str(cell), kept="\n"))
+                for cell in row
+            )
         )
     out.print()
     out.print(grid)
