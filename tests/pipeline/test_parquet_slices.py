@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.servers import PROJECT
+from clickstream.small_files import SmallFiles
 
 JOB = """
 import sys
@@ -60,9 +60,14 @@ def test_slices_become_one_file_with_all_their_rows_and_statistics(tmp_path: Pat
         "many": [rows(100, 7), rows(0, 20_000), rows(50, 1, note=None)],
         "none": [rows(0, 2, note=None), rows(2, 2, note=None)],
     }
-    stitched(tmp_path, hours)
+    small = [rows(0, 50), rows(50, 1, note=None), rows(51, 49)]
+    cut = SmallFiles(SCHEMA, with_statistics=["number", "text", "note"]).of(
+        pa.concat_tables(small), np.array([50, 51, 100])
+    )
+    slices = {hour: [*map(as_slice, parts)] for hour, parts in hours.items()}
+    stitched(tmp_path, slices | {"small": [*cut, as_slice(rows(100, 3000))]})
 
-    for hour, parts in hours.items():
+    for hour, parts in {**hours, "small": [*small, rows(100, 3000)]}.items():
         file = the_file(tmp_path, hour)
         assert file.read() == pa.concat_tables(parts).combine_chunks()
         assert file.metadata.num_row_groups == 1
@@ -74,10 +79,17 @@ def test_slices_become_one_file_with_all_their_rows_and_statistics(tmp_path: Pat
         "nested.product": (0, 19_998, 13_339),
     }
     assert statistics(the_file(tmp_path, "none"))["note"] == (None, None, 4)
+    assert statistics(the_file(tmp_path, "small")) == {
+        "number": (0, 3099, 0),
+        "text": ("é0", "é999", 0),
+        "note": ("note", "note", 1),
+        "nested.price": None,
+        "nested.product": None,
+    }
 
 
 def test_a_slice_without_statistics_leaves_the_file_without_them(tmp_path: Path) -> None:
-    stitched(tmp_path, {"a": [rows(0, 2), rows(2, 2)]}, write_statistics=lambda number: number == 0)
+    stitched(tmp_path, {"a": [as_slice(rows(0, 2), write_statistics=False), as_slice(rows(2, 2))]})
 
     file = the_file(tmp_path, "a")
     assert file.read().num_rows == 4
@@ -86,7 +98,7 @@ def test_a_slice_without_statistics_leaves_the_file_without_them(tmp_path: Path)
 
 def test_what_is_large_becomes_several_row_groups(tmp_path: Path) -> None:
     parts = [pa.table({"bytes": [RANDOM.bytes(1 << 20) for _ in range(6)]}) for _ in range(7)]
-    stitched(tmp_path, {"a": parts})
+    stitched(tmp_path, {"a": [*map(as_slice, parts)]})
 
     file = the_file(tmp_path, "a")
     assert file.read() == pa.concat_tables(parts).combine_chunks()
@@ -105,31 +117,24 @@ def test_slices_that_do_not_fit_stop_the_job(
     tmp_path: Path, parts: list[pa.Table], dictionary: bool, complaint: str
 ) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        stitched(tmp_path, {"a": parts}, dictionary=dictionary)
+        stitched(tmp_path, {"a": [as_slice(part, use_dictionary=dictionary) for part in parts]})
 
 
-def stitched(
-    folder: Path,
-    hours: dict[str, list[pa.Table]],
-    *,
-    dictionary: bool = False,
-    write_statistics: Callable[[int], bool] = lambda _: True,
-) -> None:
+def stitched(folder: Path, hours: dict[str, list[bytes]]) -> None:
     """Have Flink write these slices."""
-    for hour, parts in hours.items():
-        slices = pa.table({"slice": [as_slice(*part, dictionary, write_statistics) for part in enumerate(parts)]})
+    for hour, slices in hours.items():
         of_hour = folder / "slices" / f"hour={hour}" / "slices.parquet"
         of_hour.parent.mkdir(parents=True)
         # Flink's reader takes minutes for a compressed page of 42 MB
-        pq.write_table(slices, of_hour, compression="none", use_dictionary=False)
+        pq.write_table(pa.table({"slice": slices}), of_hour, compression="none", use_dictionary=False)
     command = [sys.executable, "-c", JOB, str(folder)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-20_000:]
 
 
-def as_slice(number: int, part: pa.Table, dictionary: bool, write_statistics: Callable[[int], bool]) -> bytes:
+def as_slice(part: pa.Table, **options: bool) -> bytes:
     file = BytesIO()
-    pq.write_table(part, file, use_dictionary=dictionary, write_statistics=write_statistics(number))
+    pq.write_table(part, file, **{"use_dictionary": False, "store_schema": False, **options})
     return file.getvalue()
 
 
@@ -142,8 +147,9 @@ def columns(file: pq.ParquetFile) -> list[pq.ColumnChunkMetaData]:
     return [file.metadata.row_group(0).column(number) for number in range(file.metadata.num_columns)]
 
 
-def statistics(file: pq.ParquetFile) -> dict[str, tuple[object, object, int]]:
+def statistics(file: pq.ParquetFile) -> dict[str, tuple[object, object, int] | None]:
     return {
-        column.path_in_schema: (column.statistics.min, column.statistics.max, column.statistics.null_count)
+        column.path_in_schema: column.statistics
+        and (column.statistics.min, column.statistics.max, column.statistics.null_count)
         for column in columns(file)
     }

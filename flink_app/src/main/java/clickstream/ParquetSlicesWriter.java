@@ -1,26 +1,33 @@
 package clickstream;
 
-import java.io.ByteArrayInputStream;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
-import java.util.HashSet;
+import java.util.EnumSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import org.apache.flink.api.common.serialization.BulkWriter;
 import org.apache.flink.core.fs.FSDataOutputStream;
 import org.apache.flink.table.data.RowData;
-import org.apache.parquet.column.Encoding;
+import org.apache.parquet.column.ColumnDescriptor;
 import org.apache.parquet.column.statistics.Statistics;
+import org.apache.parquet.format.ColumnChunk;
+import org.apache.parquet.format.ColumnMetaData;
+import org.apache.parquet.format.Encoding;
+import org.apache.parquet.format.FileMetaData;
+import org.apache.parquet.format.RowGroup;
 import org.apache.parquet.format.Util;
 import org.apache.parquet.format.converter.ParquetMetadataConverter;
-import org.apache.parquet.hadoop.metadata.BlockMetaData;
-import org.apache.parquet.hadoop.metadata.ColumnChunkMetaData;
-import org.apache.parquet.hadoop.metadata.FileMetaData;
-import org.apache.parquet.hadoop.metadata.ParquetMetadata;
+import org.apache.parquet.schema.MessageType;
+import org.apache.parquet.schema.PrimitiveType;
+import shaded.parquet.org.apache.thrift.TBaseHelper;
+import shaded.parquet.org.apache.thrift.TException;
+import shaded.parquet.org.apache.thrift.protocol.TCompactProtocol;
+import shaded.parquet.org.apache.thrift.transport.TIOStreamTransport;
+import shaded.parquet.org.apache.thrift.transport.TTransportException;
 
 /**
  * Stitches slices into one Parquet file. A column chunk without a dictionary is nothing but its pages, so the chunks of
@@ -35,12 +42,14 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
   private static final byte[] MAGIC = {'P', 'A', 'R', '1'};
 
   private final ParquetMetadataConverter converter = new ParquetMetadataConverter();
-  private final List<BlockMetaData> rowGroups = new ArrayList<>();
+  private final List<RowGroup> rowGroups = new ArrayList<>();
   private final List<Slice> waiting = new ArrayList<>();
+  private final List<Column> columns = new ArrayList<>();
   private final FSDataOutputStream out;
-  private FileMetaData description;
+  private FileMetaData first;
   private long position;
   private long waitingBytes;
+  private long waitingRows;
 
   ParquetSlicesWriter(FSDataOutputStream out) throws IOException {
     this.out = out;
@@ -50,15 +59,22 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
   @Override
   public void addElement(RowData row) throws IOException {
     byte[] file = row.getBinary(0);
-    ParquetMetadata footer = footer(file);
-    if (description == null) {
-      FileMetaData its = footer.getFileMetaData();
-      description = new FileMetaData(its.getSchema(), Map.of(), its.getCreatedBy());
-    } else if (!description.getSchema().equals(footer.getFileMetaData().getSchema())) {
-      throw new IOException("a slice has other columns than those before it: " + footer.getFileMetaData().getSchema());
+    FileMetaData footer = footer(file);
+    if (first == null) {
+      first = footer;
+      for (ColumnDescriptor column : schema(footer).getColumns()) {
+        columns.add(new Column(column.getPrimitiveType()));
+      }
+    } else if (!first.getSchema().equals(footer.getSchema())) {
+      throw new IOException("a slice has other columns than those before it: " + schema(footer));
     }
-    for (BlockMetaData rowGroup : footer.getBlocks()) {
-      waiting.add(new Slice(file, rowGroup));
+    for (RowGroup rowGroup : footer.getRow_groups()) {
+      List<ColumnChunk> chunks = rowGroup.getColumns();
+      waiting.add(new Slice(file, chunks));
+      for (int column = 0; column < chunks.size(); column++) {
+        columns.get(column).add(chunks.get(column).getMeta_data());
+      }
+      waitingRows += rowGroup.getNum_rows();
     }
     waitingBytes += file.length;
     if (waitingBytes >= ROW_GROUP_BYTES) {
@@ -74,7 +90,7 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
   @Override
   public void finish() throws IOException {
     writeRowGroup();
-    if (description == null) {
+    if (first == null) {
       throw new IOException("a Parquet file has a schema, and no slice has come that has one");
     }
     long start = position;
@@ -89,8 +105,11 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
         ParquetSlicesWriter.this.write(bytes, offset, length);
       }
     };
-    Util.writeFileMetaData(
-        converter.toParquetMetadata(1, new ParquetMetadata(description, rowGroups)), counted);
+    long rows = rowGroups.stream().mapToLong(RowGroup::getNum_rows).sum();
+    FileMetaData footer = new FileMetaData(1, first.getSchema(), rows, rowGroups);
+    footer.setCreated_by(first.getCreated_by());
+    footer.setColumn_orders(first.getColumn_orders());
+    Util.writeFileMetaData(footer, counted);
     ByteBuffer end = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN);
     end.putInt((int) (position - start)).put(MAGIC);
     write(end.array(), 0, 8);
@@ -100,54 +119,44 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
     if (waiting.isEmpty()) {
       return;
     }
-    BlockMetaData rowGroup = new BlockMetaData();
-    for (int column = 0; column < waiting.get(0).columns.size(); column++) {
-      rowGroup.addColumn(writeColumn(column));
+    long start = position;
+    List<ColumnChunk> chunks = new ArrayList<>();
+    for (int column = 0; column < columns.size(); column++) {
+      long its = position;
+      for (Slice slice : waiting) {
+        write(slice.file, slice.starts[column], slice.sizes[column]);
+      }
+      chunks.add(columns.get(column).taken(its, position - its));
     }
-    rowGroup.setRowCount(waiting.stream().mapToLong(slice -> slice.rows).sum());
-    rowGroup.setTotalByteSize(
-        rowGroup.getColumns().stream().mapToLong(ColumnChunkMetaData::getTotalUncompressedSize).sum());
+    long uncompressed = chunks.stream().mapToLong(chunk -> chunk.getMeta_data().getTotal_uncompressed_size()).sum();
+    RowGroup rowGroup = new RowGroup(chunks, uncompressed, waitingRows);
+    rowGroup.setFile_offset(start);
+    rowGroup.setTotal_compressed_size(position - start);
+    rowGroup.setOrdinal((short) rowGroups.size());
     rowGroups.add(rowGroup);
     waiting.clear();
     waitingBytes = 0;
+    waitingRows = 0;
   }
 
-  private ColumnChunkMetaData writeColumn(int column) throws IOException {
-    ColumnChunkMetaData first = waiting.get(0).columns.get(column);
-    Statistics<?> statistics = first.getStatistics();
-    Set<Encoding> encodings = new HashSet<>();
-    long start = position;
-    long values = 0;
-    long uncompressed = 0;
-    for (Slice slice : waiting) {
-      ColumnChunkMetaData chunk = slice.columns.get(column);
-      write(slice.file, Math.toIntExact(chunk.getFirstDataPageOffset()), Math.toIntExact(chunk.getTotalSize()));
-      values += chunk.getValueCount();
-      uncompressed += chunk.getTotalUncompressedSize();
-      encodings.addAll(chunk.getEncodings());
-      if (chunk != first) {
-        statistics = merged(statistics, chunk.getStatistics());
-      }
-    }
-    return ColumnChunkMetaData.get(
-        first.getPath(), first.getPrimitiveType(), first.getCodec(), null, encodings, statistics,
-        start, 0, values, position - start, uncompressed);
+  private MessageType schema(FileMetaData footer) throws IOException {
+    return converter.fromParquetMetadata(footer).getFileMetaData().getSchema();
   }
 
-  /** Merges what is known of two slices; of a slice that tells nothing, nothing is known of both. */
-  private static Statistics<?> merged(Statistics<?> one, Statistics<?> other) {
-    if (one.isEmpty() || other.isEmpty()) {
-      return Statistics.getBuilderForReading(one.type()).build();
-    }
-    Statistics<?> both = one.copy();
-    both.mergeStatistics(other);
-    return both;
-  }
-
-  private ParquetMetadata footer(byte[] file) throws IOException {
+  private static FileMetaData footer(byte[] file) throws IOException {
     int length = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN).getInt(file.length - 8);
-    ByteArrayInputStream footer = new ByteArrayInputStream(file, file.length - 8 - length, length);
-    return converter.readParquetMetadata(footer, ParquetMetadataConverter.NO_FILTER);
+    FileMetaData footer = new FileMetaData();
+    try {
+      footer.read(new TCompactProtocol(new InPlace(file, file.length - 8 - length)) {
+        @Override
+        public ByteBuffer readBinary() throws TException {
+          return TBaseHelper.rightSize(super.readBinary()); // what reads statistics takes the whole array for theirs
+        }
+      });
+    } catch (TException e) {
+      throw new IOException("a slice has no footer that can be read", e);
+    }
+    return footer;
   }
 
   private void write(byte[] bytes, int offset, int length) throws IOException {
@@ -155,21 +164,106 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
     position += length;
   }
 
-  /** A row group that waits, with the bytes it is in. */
+  /** A row group that waits: the bytes it is in, and where each column's pages are among them. */
   private static final class Slice {
     final byte[] file;
-    final long rows;
-    final List<ColumnChunkMetaData> columns;
+    final int[] starts;
+    final int[] sizes;
 
-    Slice(byte[] file, BlockMetaData rowGroup) throws IOException {
+    Slice(byte[] file, List<ColumnChunk> columns) {
       this.file = file;
-      this.rows = rowGroup.getRowCount();
-      this.columns = rowGroup.getColumns();
-      for (ColumnChunkMetaData column : columns) {
-        if (column.hasDictionaryPage()) {
-          throw new IOException("a slice has a dictionary, which only one page of a column may: " + column.getPath());
-        }
+      this.starts = new int[columns.size()];
+      this.sizes = new int[columns.size()];
+      for (int column = 0; column < columns.size(); column++) {
+        ColumnMetaData its = columns.get(column).getMeta_data();
+        starts[column] = Math.toIntExact(its.getData_page_offset());
+        sizes[column] = Math.toIntExact(its.getTotal_compressed_size());
       }
+    }
+  }
+
+  /** What the slices that wait come to in a column. */
+  private final class Column {
+    private final PrimitiveType type;
+    private ColumnMetaData all;
+    private Statistics<?> statistics;
+
+    Column(PrimitiveType type) {
+      this.type = type;
+    }
+
+    void add(ColumnMetaData one) throws IOException {
+      if (one.isSetDictionary_page_offset()) {
+        throw new IOException("a slice has a dictionary, which only one page of a column may: " + one);
+      }
+      Statistics<?> its = converter.fromParquetStatistics(first.getCreated_by(), one.getStatistics(), type);
+      if (all == null) {
+        all = one;
+        statistics = its;
+        return;
+      }
+      all.setNum_values(all.getNum_values() + one.getNum_values());
+      all.setTotal_uncompressed_size(all.getTotal_uncompressed_size() + one.getTotal_uncompressed_size());
+      if (!all.getEncodings().containsAll(one.getEncodings())) {
+        Set<Encoding> both = EnumSet.copyOf(all.getEncodings());
+        both.addAll(one.getEncodings());
+        all.setEncodings(new ArrayList<>(both));
+      }
+      if (its.isEmpty()) {
+        statistics = its; // of a slice that tells nothing, nothing is known of all
+      } else if (!statistics.isEmpty()) {
+        statistics.mergeStatistics(its);
+      }
+    }
+
+    /** Says where its pages are now, and begins anew. */
+    ColumnChunk taken(long start, long size) {
+      all.setData_page_offset(start);
+      all.setTotal_compressed_size(size);
+      all.setStatistics(statistics.isEmpty() ? null : ParquetMetadataConverter.toParquetStatistics(statistics));
+      ColumnChunk chunk = new ColumnChunk(start);
+      chunk.setMeta_data(all);
+      all = null;
+      return chunk;
+    }
+  }
+
+  /** Bytes that Thrift reads where they are; from a stream, as Parquet's Util reads them, it takes one at a time. */
+  private static final class InPlace extends TIOStreamTransport {
+    private final byte[] bytes;
+    private int position;
+
+    InPlace(byte[] bytes, int position) throws TTransportException {
+      super(InputStream.nullInputStream());
+      this.bytes = bytes;
+      this.position = position;
+    }
+
+    @Override
+    public byte[] getBuffer() {
+      return bytes;
+    }
+
+    @Override
+    public int getBufferPosition() {
+      return position;
+    }
+
+    @Override
+    public int getBytesRemainingInBuffer() {
+      return bytes.length - position;
+    }
+
+    @Override
+    public void consumeBuffer(int length) {
+      position += length;
+    }
+
+    @Override
+    public int read(byte[] into, int offset, int length) {
+      System.arraycopy(bytes, position, into, offset, length);
+      position += length;
+      return length;
     }
   }
 }
