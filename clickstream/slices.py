@@ -39,7 +39,7 @@ group of some thousand clicks has about every value there is, and finding that o
 _PAGE_BYTES: Final = 128 << 10
 """Before compression. With pyarrow's 1 MiB a payload takes a tenth longer: that outgrows what a core has at hand."""
 _FEW_BYTES: Final = 50_000
-"""Of an hour, below which `small_files` writes them faster than pyarrow does."""
+"""Of an hour on average, before encoding, below which `small_files` writes them faster than pyarrow does."""
 
 
 def slices(

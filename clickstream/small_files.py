@@ -25,9 +25,11 @@ from clickstream.batch import Numbers
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 _LONGEST_STATISTIC: Final = 4096  # bytes, pyarrow's own limit
+_LONGEST_HEADER: Final = 64  # bytes: seven numbers, and pyarrow gives no statistics
 _MAGIC: Final = b"PAR1"
-_COMPRESSED: Final = pa.Codec("snappy")
-_TYPES: Final = {"INT64": 2, "DOUBLE": 5, "BYTE_ARRAY": 6}
+_CODEC: Final = pa.Codec("snappy")
+_TYPES: Final = {pa.string(): 6, pa.binary(): 6, pa.int64(): 2, pa.timestamp("us"): 2, pa.float64(): 5}
+"""What a column can be of, and Parquet's number for what that is stored as."""
 _ENCODINGS: Final = b"\x19\x25\x00\x06"  # PLAIN for values, RLE for levels
 _NO_ROWS: Final = b"\x16\x00\x19\x0c"  # of a footer without row groups: num_rows and row_groups
 _ONE_PAGE: Final = 1 << 30
@@ -35,9 +37,9 @@ _SNAPPY: Final = b"\x15\x02"
 
 
 class SmallFiles:
-    """Writes rows of a schema of texts, bytes, 64-bit numbers, timestamps and structs of them.
+    """Writes rows of nullable columns of the types above, and of structs of them; `TypeError` for a schema of others.
 
-    Statistics are of columns in which they help a reader, and which are not of floating point.
+    Statistics are of columns in which they help a reader; those of floating point can have none.
     """
 
     def __init__(self, schema: pa.Schema, *, with_statistics: Collection[str] = ()) -> None:
@@ -45,14 +47,16 @@ class SmallFiles:
         pq.write_metadata(schema, empty, store_schema=False)
         footer = _footer(empty.getvalue().to_pybytes())
         self._schema, self._rest = footer.split(_NO_ROWS)
-        its_columns = pq.ParquetFile(empty.getvalue()).schema
-        self._columns = [_Column.of(its_columns.column(number), with_statistics) for number in range(len(its_columns))]
+        self._columns = [column for field in schema for column in _Column.all_of(field, with_statistics)]
 
     def of(self, rows: pa.Table, ends: Numbers) -> list[bytes | None]:
         """Write a file of the rows up to each of these ends, from the one before on; None where there are none.
 
-        A column has less than a gigabyte in all, which is what a page can hold.
+        The last end is that of the rows. A column has less than a gigabyte in all, which is what a page can hold;
+        `ValueError` for anything else.
         """
+        if rows.num_rows != (ends[-1] if len(ends) else 0):
+            raise ValueError(f"{rows.num_rows} rows cannot be cut at {ends[-1:]}")
         filled = np.diff(ends, prepend=0) > 0
         files = iter(self._of(rows, ends[filled]) if rows.num_rows else [])
         return [next(files) if is_filled else None for is_filled in filled.tolist()]
@@ -84,13 +88,27 @@ class _Column:
     has_statistics: bool
 
     @classmethod
-    def of(cls, column: pq.ColumnSchema, with_statistics: Collection[str]) -> "_Column":
-        path = [name.encode() for name in column.path.split(".")]
-        names = b"".join(_varint(len(name)) + name for name in path)
-        described = b"\x15%b%b\x19%c%b%b" % (
-            _number(_TYPES[column.physical_type]), _ENCODINGS, len(path) << 4 | 8, names, _SNAPPY
+    def all_of(
+        cls, field: pa.Field, with_statistics: Collection[str], around: tuple[str, ...] = ()
+    ) -> Iterator["_Column"]:
+        path = (*around, field.name)
+        name = ".".join(path)
+        if not field.nullable:
+            raise TypeError(f"column {name} has no nulls, and so would have no levels")
+        if pa.types.is_struct(field.type):
+            for inner in field.type:
+                yield from cls.all_of(inner, with_statistics, path)
+            return
+        if field.type not in _TYPES:
+            raise TypeError(f"column {name} of {field.type} cannot be written")
+        has_statistics = name in with_statistics
+        if has_statistics and pa.types.is_floating(field.type):
+            raise TypeError(f"column {name} of {field.type} can have no statistics")
+        names = b"".join(_varint(len(part.encode())) + part.encode() for part in path)
+        described = b"\x15%b%b\x19%b%b%b" % (
+            _number(_TYPES[field.type]), _ENCODINGS, _list_of(len(path), 8), names, _SNAPPY
         )  # fmt: skip
-        return cls(described, column.max_definition_level, column.path in with_statistics)
+        yield cls(described, len(path), has_statistics)
 
 
 class _File:
@@ -105,7 +123,7 @@ class _File:
         self._uncompressed = 0
 
     def add(self, described: bytes, page: bytes, statistics: bytes) -> None:
-        compressed = _COMPRESSED.compress(page, asbytes=True)
+        compressed = _CODEC.compress(page, asbytes=True)
         header = b"\x15\x00\x15%b\x15%b%b" % (_number(len(page)), _number(len(compressed)), self._header)
         uncompressed, size = len(header) + len(page), len(header) + len(compressed)
         self._parts += header, compressed
@@ -117,12 +135,16 @@ class _File:
         self._uncompressed += uncompressed
 
     def ended(self, schema: bytes, rest: bytes) -> bytes:
-        count = len(self._chunks)
-        columns = b"%c" % (count << 4 | 12) if count < 15 else b"\xfc" + _varint(count)
+        columns = _list_of(len(self._chunks), 12)
         footer = b"%b\x16%b\x19\x1c\x19%b%b\x16%b\x16%b\x00%b" % (
             schema, self._rows, columns, b"".join(self._chunks), _number(self._uncompressed), self._rows, rest
         )  # fmt: skip
         return b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC])
+
+
+def _list_of(count: int, kind: int) -> bytes:
+    """Begin a list of so many of a type."""
+    return bytes([count << 4 | kind]) if count < 15 else bytes([15 << 4 | kind]) + _varint(count)
 
 
 def _footer(file: bytes) -> bytes:
@@ -154,10 +176,24 @@ def _chunks(rows: pa.Table) -> list[memoryview]:
     written = file.getvalue()
     row_group = pq.read_metadata(pa.BufferReader(written)).row_group(0)
     chunks = (row_group.column(number) for number in range(row_group.num_columns))
-    return [
+    pages = [
         memoryview(written)[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size]
         for chunk in chunks
     ]
+    if row_group.num_rows != rows.num_rows or not all(map(_is_one, pages)):
+        raise ValueError(f"{rows.num_rows} rows of {rows.nbytes} bytes are not one page a column")
+    return pages
+
+
+def _is_one(page: memoryview) -> bool:
+    """Say whether a page ends where these bytes do, by the size that its header begins with."""
+    size = shift = 0
+    for digit in bytes(page[3:13]):  # behind its type and the size's own first byte
+        size |= (digit & 127) << shift
+        shift += 7
+        if digit < 128:
+            break
+    return 0 <= len(page) - (size >> 1) < _LONGEST_HEADER
 
 
 def _plain_sizes(values: pa.Array, bounds: Numbers) -> Numbers:

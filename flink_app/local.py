@@ -62,6 +62,8 @@ def configuration(settings: Settings, folder: Path, *, parallelism: int, checkpo
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         # Flink would try again for ever, and a bug would look like a hang. `run` tells the two apart.
         "restart-strategy.type": "none",
+        # A job that has failed waits so long for a reader of files that waits for it, which is 30 s of nothing.
+        "source.reader.close.timeout": "2000",  # ms
         "python.executable": sys.executable,
         "rest.bind-address": "127.0.0.1",
         "rest.address": "127.0.0.1",

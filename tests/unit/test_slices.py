@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from clickstream import slices
 from clickstream.address import HiddenAddresses
 from clickstream.batch import Arrived, first, origin
 from clickstream.schema import HOUR, HOUR_PARTS, OFFER, PARTITION, sliced
@@ -47,10 +48,11 @@ def records(count: int, hours: float, bad: float) -> Arrived:
 
 
 @pytest.mark.parametrize("hide", [None, HASH], ids=["kept", "hidden"])
-@pytest.mark.parametrize("hours", [0.1, 3, 40])
+@pytest.mark.parametrize(("hours", "few"), [(0.1, 50_000), (3, 50_000), (40, 50_000), (3, 0)])
 def test_slices_hold_by_table_and_hour_the_rows_that_each_record_alone_comes_to(
-    hours: float, hide: HiddenAddresses | None
+    hours: float, few: int, hide: HiddenAddresses | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(slices, "_FEW_BYTES", few)
     arrived = records(150, hours, 0.2)
 
     run = process(hide=hide)
@@ -127,8 +129,9 @@ def test_one_record_alone_has_room_for_its_slices() -> None:
         assert (table["enriched"][0].as_py() is None) == (one == b"{")
 
 
-def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_footer() -> None:
-    found = process()(records(100, 0.1, 0.1))
+@pytest.mark.parametrize("hours", [0.1, 3])
+def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_footer(hours: float) -> None:
+    found = process()(records(100, hours, 0.1))
 
     for table in ("enriched", "rejected", "raw"):
         row_group = pq.ParquetFile(BytesIO(found[table][0].as_py())).metadata.row_group(0)

@@ -6,6 +6,7 @@ import java.io.OutputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumSet;
 import java.util.List;
 import java.util.Set;
@@ -144,19 +145,27 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
   }
 
   private static FileMetaData footer(byte[] file) throws IOException {
-    int length = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN).getInt(file.length - 8);
+    int end = file.length - MAGIC.length;
+    int start = end < 8 ? -1 : end - 4 - ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN).getInt(end - 4);
+    if (start < MAGIC.length || start >= end || !isMagic(file, 0) || !isMagic(file, end)) {
+      throw new IOException("a slice is no whole Parquet file: " + file.length + " bytes");
+    }
     FileMetaData footer = new FileMetaData();
     try {
-      footer.read(new TCompactProtocol(new InPlace(file, file.length - 8 - length)) {
+      footer.read(new TCompactProtocol(new InPlace(file, start)) {
         @Override
         public ByteBuffer readBinary() throws TException {
-          return TBaseHelper.rightSize(super.readBinary()); // what reads statistics takes the whole array for theirs
+          return TBaseHelper.rightSize(super.readBinary()); // Parquet calls array() on it, which were the whole slice
         }
       });
     } catch (TException e) {
       throw new IOException("a slice has no footer that can be read", e);
     }
     return footer;
+  }
+
+  private static boolean isMagic(byte[] file, int at) {
+    return Arrays.equals(file, at, at + MAGIC.length, MAGIC, 0, MAGIC.length);
   }
 
   private void write(byte[] bytes, int offset, int length) throws IOException {
@@ -185,8 +194,9 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
   /** What the slices that wait come to in a column. */
   private final class Column {
     private final PrimitiveType type;
+    private final Set<Encoding> encodings = EnumSet.noneOf(Encoding.class);
     private ColumnMetaData all;
-    private Statistics<?> statistics;
+    private Statistics<?> statistics; // null once a slice does not tell all of them
 
     Column(PrimitiveType type) {
       this.type = type;
@@ -194,35 +204,37 @@ final class ParquetSlicesWriter implements BulkWriter<RowData> {
 
     void add(ColumnMetaData one) throws IOException {
       if (one.isSetDictionary_page_offset()) {
-        throw new IOException("a slice has a dictionary, which only one page of a column may: " + one);
+        throw new IOException("a slice has a dictionary, and a column chunk can have only one: " + one);
       }
-      Statistics<?> its = converter.fromParquetStatistics(first.getCreated_by(), one.getStatistics(), type);
       if (all == null) {
-        all = one;
-        statistics = its;
-        return;
+        all = new ColumnMetaData(one.getType(), null, one.getPath_in_schema(), one.getCodec(), 0, 0, 0, 0);
+        statistics = Statistics.createStats(type);
+      } else if (all.getCodec() != one.getCodec()) {
+        throw new IOException("a slice is compressed in another way than those before it: " + one);
       }
       all.setNum_values(all.getNum_values() + one.getNum_values());
       all.setTotal_uncompressed_size(all.getTotal_uncompressed_size() + one.getTotal_uncompressed_size());
-      if (!all.getEncodings().containsAll(one.getEncodings())) {
-        Set<Encoding> both = EnumSet.copyOf(all.getEncodings());
-        both.addAll(one.getEncodings());
-        all.setEncodings(new ArrayList<>(both));
-      }
-      if (its.isEmpty()) {
-        statistics = its; // of a slice that tells nothing, nothing is known of all
-      } else if (!statistics.isEmpty()) {
+      encodings.addAll(one.getEncodings());
+      Statistics<?> its = converter.fromParquetStatistics(first.getCreated_by(), one.getStatistics(), type);
+      boolean tells = its.isNumNullsSet() && (its.hasNonNullValue() || its.getNumNulls() == one.getNum_values());
+      if (!tells) {
+        statistics = null;
+      } else if (statistics != null) {
         statistics.mergeStatistics(its);
       }
     }
 
     /** Says where its pages are now, and begins anew. */
     ColumnChunk taken(long start, long size) {
+      all.setEncodings(new ArrayList<>(encodings));
       all.setData_page_offset(start);
       all.setTotal_compressed_size(size);
-      all.setStatistics(statistics.isEmpty() ? null : ParquetMetadataConverter.toParquetStatistics(statistics));
+      if (statistics != null) {
+        all.setStatistics(ParquetMetadataConverter.toParquetStatistics(statistics));
+      }
       ColumnChunk chunk = new ColumnChunk(start);
       chunk.setMeta_data(all);
+      encodings.clear();
       all = null;
       return chunk;
     }
