@@ -38,6 +38,10 @@ def test_who_is_measured_has_the_right_results(measured: Contender, records: Rec
     measured.check(records)
 
 
+def test_the_job_has_the_right_results_with_two_hundred_hours_open_at_a_time() -> None:
+    whole_job(Options()).check(Records(4_000, users=100, hours=1, at_once=200, malformed=0.1).make())
+
+
 @pytest.mark.parametrize("source", ["stand-in, CBOR", "stand-in, JSON"])
 def test_the_job_reads_a_stream_in_the_format_that_aws_answers_in_and_in_the_one_that_kinesalite_does(
     source: str, records: Records
