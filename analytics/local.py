@@ -89,14 +89,17 @@ class LocalLake:
             self.connection = duckdb.connect(config=options)
         except duckdb.Error as error:
             raise Refused(f"DuckDB does not start: {_line(error)}. Next: write --memory as 4GB") from None
-        self.connection.execute("SET TimeZone = 'UTC'")
+        try:
+            self.connection.execute("SET TimeZone = 'UTC'")
+        except RuntimeError as error:
+            raise (KeyboardInterrupt if _is_ctrl_c(error) else error) from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.connection.close()
-        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # DuckDB's word for Ctrl-C
+        if _is_ctrl_c(error):
             raise KeyboardInterrupt from None
 
     def ask(self, text: str, dialect: DialectName, values: Mapping[str, str]) -> Answer:
@@ -256,6 +259,10 @@ def _name(text: str) -> str:
 
 def _text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _is_ctrl_c(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and "interrupted" in str(error)  # DuckDB's word for it
 
 
 def _line(error: Exception) -> str:
