@@ -15,6 +15,7 @@ from clickstream.errors import Refused
 DATA: Final = PROJECT / ".data"
 GEO: Final = DATA / "geo" / "GeoLite2-City.mmdb"
 JAR: Final = PROJECT / "flink_app" / "target" / "clickstream-flink.jar"
+_JDK: Final = "apt-get install openjdk-17-jdk-headless"
 _MODULES: Final = PROJECT / "node_modules"
 _LOCALEMU_LOCK: Final = Path(__file__).with_name("localemu.lock")
 _PACKED_GEO: Final = _MODULES / "geolite2-city" / "GeoLite2-City.mmdb.gz"
@@ -36,6 +37,7 @@ def setup() -> None:
     if any(_older(JAR, source) for source in sources):
         screen.step("mvn package: the job's jar (once, about a minute)")
         maven = program("mvn", "apt-get install maven")
+        program("javac", _JDK, *_java_home())  # a machine may have Java to run, and none to build with
         _run([maven, "-q", "-B", "-ntp", "package", "-f", str(PROJECT / "flink_app" / "pom.xml")])
 
 
@@ -76,13 +78,13 @@ def _pyenv() -> list[str]:
 
 def _need_java() -> None:
     """Flink 1.20 runs on Java 11 and 17."""
-    java = program("java", "apt-get install openjdk-17-jdk-headless", *_java_home())
+    java = program("java", _JDK, *_java_home())
     answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
     version = answer.partition('"')[2].partition(".")[0].partition('"')[0]
     if version not in ("11", "17"):
         raise Refused(
             f"{java} is Java {version or 'of an unknown version'}, Flink 1.20 needs 11 or 17. "
-            f"Next: apt-get install openjdk-17-jdk-headless, or set JAVA_HOME"
+            f"Next: {_JDK}, or set JAVA_HOME"
         )
 
 

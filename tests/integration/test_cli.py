@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
+from cli import setup
 from cli.servers import PROJECT
+from clickstream.errors import Refused
 from generator.malformed import KINDS
 from tests.events import payload
 from tests.jobs import processes_with
@@ -272,6 +274,20 @@ def test_an_error_is_one_clear_sentence(arguments: list[str], said: str, tmp_pat
 
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_setup_names_the_compiler_that_is_missing_where_java_is_there_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in {"java": """echo 'openjdk version "17.0.15"' >&2""", "mvn": "exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(setup, "JAR", tmp_path / "not yet.jar")
+
+    with pytest.raises(Refused, match=r"javac is not installed here\. Next: apt-get install openjdk"):
+        setup.setup()
 
 
 @pytest.mark.parametrize(
