@@ -104,13 +104,13 @@ def reasons(rejected: Mapping[int, Rejected]) -> dict[str, pa.Array]:
     return {c.name: pa.array([getattr(one, c.name) for one in rejected.values()], c.type) for c in REASON}
 
 
-def earned(batch: Batch) -> pa.Array:
+def earned(batch: Batch) -> Mask:
     """Say of each event whether it earns its user an offer: `offer.earns`, for a batch; a repetition does not."""
     viewed = pc.struct_field(
         batch.columns["additional_data"], batch.columns["additional_data"].type.get_field_index("percent_viewed")
     )
     is_view = pc.equal(batch.columns["event_name"], HIGH_INTENT_EVENT)
-    return pc.and_(pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT)), pa.array(~batch.repeated))
+    return np.asarray(pc.and_(is_view, pc.greater(viewed, HIGH_INTENT_PERCENT))) & ~batch.repeated
 
 
 def origin(arrival: pa.Array, shard_ids: Iterable[str], sequence_numbers: Iterable[str]) -> dict[str, pa.Array]:

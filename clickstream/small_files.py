@@ -171,7 +171,13 @@ def _chunks(rows: pa.Table) -> list[memoryview]:
     """Have all rows written as one page a column, which ends with its values one after the other."""
     file = pa.BufferOutputStream()
     pq.write_table(
-        rows, file, compression="none", use_dictionary=False, write_statistics=False, data_page_size=_ONE_PAGE
+        rows,
+        file,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        data_page_size=_ONE_PAGE,
+        write_batch_size=rows.num_rows,
     )
     written = file.getvalue()
     row_group = pq.read_metadata(pa.BufferReader(written)).row_group(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickstream.batch import Arrived, Batch, earned, read
+from clickstream.batch import Arrived, Batch, Mask, earned, read
 from clickstream.decode import Rejected
 from clickstream.slices import slices
 from enrichment.metrics import Metrics
@@ -33,17 +33,19 @@ class Process:
             batch, rejected = read(arrived)
             for step in self.steps:
                 batch = step(batch)
-            self._count(arrived, batch, rejected)
-            return slices(arrived, batch, rejected, archive=self.archive, offers=self.offers, hide=self.hide)
+            offers = earned(batch)
+            self._count(arrived, batch, rejected, offers)
+            sent = offers if self.offers else None
+            return slices(arrived, batch, rejected, archive=self.archive, offers=sent, hide=self.hide)
 
-    def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected]) -> None:
+    def _count(self, arrived: Arrived, batch: Batch, rejected: Mapping[int, Rejected], offers: Mask) -> None:
         reasons = Counter(one.reason for one in rejected.values())
         self.metrics.count("batches")
         self.metrics.count("decoded", len(batch))
         for reason, count in reasons.items():
             self.metrics.count("rejected", count, reason=reason)
         self.metrics.count("suppressed", int(np.count_nonzero(batch.repeated)))
-        self.metrics.count("offers", pc.sum(earned(batch)).as_py() or 0)
+        self.metrics.count("offers", int(np.count_nonzero(offers)))
         if len(arrived.payload):
             newest = pc.max(arrived.origin["arrival_timestamp"]).cast(pa.int64()).as_py()
             self.metrics.set("behind_millis", max(0, round(self.now() * 1000) - newest // 1000))

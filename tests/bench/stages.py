@@ -59,5 +59,5 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
             with watch.on("last access", count):
                 batch = keep_access(batch)
             with watch.on("Parquet", count):
-                slices(arrived, batch, rejected, archive=options.archive, offers=False)
+                slices(arrived, batch, rejected, archive=options.archive, offers=None)
     return {f"{stage}, in one process": cost for stage, cost in watch.costs().items()}

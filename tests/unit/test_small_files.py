@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clickstream import small_files
 from clickstream.small_files import SmallFiles
 
 SCHEMA = pa.schema(
@@ -111,7 +110,8 @@ def test_rows_that_it_cannot_cut_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ValueError, match="3000 rows cannot be cut"):
             files.of(rows, np.array(ends, np.int64))
 
-    monkeypatch.setattr(small_files, "_ONE_PAGE", 1000)
+    write, several = pq.write_table, {"data_page_size": 1000, "write_batch_size": 500}
+    monkeypatch.setattr(pq, "write_table", lambda *these, **options: write(*these, **options | several))
     with pytest.raises(ValueError, match="not one page a column"):
         files.of(rows, np.array([3000]))
 
