@@ -173,5 +173,5 @@ def hours_of_arrival(origin: Mapping[str, pa.Array]) -> Numbers:
 
 
 def partition(hours: Numbers) -> list[str]:
-    """Write hours as `schema.HOUR` has them: 2021-07-12T09."""
+    """Write hours as they are in the keys of slices: 2021-07-12T09."""
     return [str(hour) for hour in hours.astype("datetime64[h]")]

@@ -100,14 +100,8 @@ OFFER: Final = pa.schema(
 )
 """The offers as they are in their stream: JSON, in which a time is text."""
 
-HOUR: Final = pa.field("arrived_in", pa.string())
-"""The hour that slices are of, `2021-07-12T09`; `HOUR_PARTS` says where in it the partition's columns are."""
+OUTCOME: Final = _fields(goes_to=pa.string(), its_key=pa.string(), content=pa.binary())
+"""What becomes of a batch, a row each: a slice of Parquet that goes to a table of the lake, its key the hour as
+`2021-07-12T09`, or the JSON of an offer that goes to `offers`, its key the user."""
 HOUR_PARTS: Final = {"year": slice(0, 4), "month": slice(5, 7), "day": slice(8, 10), "hour": slice(11, 13)}
-SENT: Final = _fields(user_id=pa.string(), offer=pa.binary())
-"""An offer on its way: whose it is, which is the stream's partition key, and its JSON."""
-
-
-def sliced(*, raw: bool, suppressed: bool, offers: bool) -> pa.Schema:
-    """Return what becomes of a batch: for each table and hour the rows in Parquet, and the offers, a row each."""
-    tables = ["enriched", "rejected", *(["suppressed"] if suppressed else []), *(["raw"] if raw else [])]
-    return pa.schema([*(pa.field(name, pa.binary()) for name in tables), HOUR, *(SENT if offers else ())])
+"""Where in the key of a slice the partition's columns are."""

@@ -84,16 +84,17 @@ class Dedup(_Group, frozen=True):
 class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
-    batch_size: int = 10_000  # records a call of the Python function
-    bundle_size: int = 10_000  # records sent to Python before it is waited for
-    bundle_millis: int = 50  # the longest a record of a stream waits for its bundle to fill
+    batch_size: int = 10_000  # records a call of the Python function, at most
+    batch_millis: int = 50  # the longest a record of a stream waits for its batch to fill
+    bundle_size: int = 1  # batches sent to Python before it is waited for
+    bundle_millis: int = 1_000  # the longest a batch waits for its bundle to fill
     remembered_places: int = 200_000  # a worker
     remembered_names: int = 200_000  # a worker
 
 
 PATIENCE: Final = 40
-"""How much longer bundles, and requests to the offers stream, may fill in a replay: nobody waits for its offers, and
-each costs (docs/performance.md). Bundles of more records would save nothing, and take memory."""
+"""How much longer batches, and requests to the offers stream, may fill in a replay: nobody waits for its offers, and
+each costs (docs/performance.md)."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ pyarrow writes a record's rows in 2 µs, where the JVM needs 15, and nothing but
 it is `ParquetSlicesWriter` in flink_app/src.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -26,7 +27,8 @@ from clickstream.batch import (
 )
 from clickstream.decode import Rejected
 from clickstream.offer import id_of_click
-from clickstream.schema import ENRICHED, HOUR, OFFER, RAW, REJECTED, SENT, SUPPRESSED
+from clickstream.packs import Part, packed
+from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED, SUPPRESSED
 from clickstream.small_files import SmallFiles
 
 Columns = dict[str, pa.Array]
@@ -40,6 +42,30 @@ _FEW_BYTES: Final = 150_000
 """Of an hour on average, before encoding, below which `small_files` writes them faster than pyarrow does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What becomes of a batch: of each table and each of its hours a slice, or none, and the offers."""
+
+    hours: Sequence[str]
+    slices: Mapping[str, Sequence[Part | None]]  # by table, in the order of the hours
+    offers: Columns | None  # `user_id` and `offer`, which is JSON
+
+    def packed(self) -> list[Part]:
+        """Return the parts of a pack of all of it, in the columns of `schema.OUTCOME`."""
+        rows = [
+            (table.encode(), hour.encode(), one)
+            for table, of_hours in self.slices.items()
+            for hour, one in zip(self.hours, of_hours, strict=True)
+            if one is not None
+        ]
+        goes_to, its_key, content = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
+        if self.offers is not None:
+            goes_to += [b"offers"] * len(self.offers["offer"])
+            its_key.append(self.offers["user_id"])
+            content.append(self.offers["offer"])
+        return packed(goes_to, its_key, content)
+
+
 def slices(
     arrived: Arrived,
     batch: Batch,
@@ -48,12 +74,8 @@ def slices(
     archive: bool,
     offers: Mask | None,
     hide: Callable[[Columns], Columns] | None = None,
-) -> Columns:
-    """Lay out what became of a batch in the columns of `schema.sliced`.
-
-    Row n has the slices of the n-th hour in the batch, which has no more hours than records. Apart from that, it has
-    the n-th offer, if it is told which events earn one.
-    """
+) -> Outcomes:
+    """Lay out what became of a batch, and the offers, if it is told which events earn one."""
     bad = where(rejected, len(arrived.payload))
     hours = hours_of_arrival(arrived.origin)
     whole = {"payload": arrived.payload, **arrived.origin}
@@ -68,12 +90,10 @@ def slices(
     if archive:
         tables[_RAW] = (whole, hours)
     distinct = np.unique(hours)
-    columns = {}
+    sliced = {}
     for table, (rows, its_hours) in tables.items():
-        parts = table.slices(rows if hide is None else hide(rows), its_hours, distinct)
-        columns[table.name] = _first_rows(pa.array(parts, pa.binary()), len(hours))
-    columns[HOUR.name] = _first_rows(pa.array(partition(distinct), HOUR.type), len(hours))
-    return columns if offers is None else columns | _offers(batch, offers, len(hours))
+        sliced[table.name] = table.slices(rows if hide is None else hide(rows), its_hours, distinct)
+    return Outcomes(partition(distinct), sliced, None if offers is None else _offers(batch, offers))
 
 
 class _Table:
@@ -89,7 +109,7 @@ class _Table:
         self._with_statistics = [name for name in schema.names if name in _NARROWED_BY]
         self._small = SmallFiles(self._schema, with_statistics=self._with_statistics)
 
-    def slices(self, columns: Columns, hours: Numbers, distinct: Numbers) -> list[bytes | None]:
+    def slices(self, columns: Columns, hours: Numbers, distinct: Numbers) -> Sequence[Part | None]:
         """Return the rows of each distinct hour as Parquet, in order; None for an hour that has none."""
         rows = pa.table([_cast(columns[column.name], column.type) for column in self._schema], schema=self._schema)
         if len(distinct) == 1:
@@ -100,7 +120,7 @@ class _Table:
             return self._small.of(ordered, ends)
         return [self._slice(ordered.slice(start, end - start)) for start, end in pairwise([0, *ends.tolist()])]
 
-    def _slice(self, rows: pa.Table) -> bytes | None:
+    def _slice(self, rows: pa.Table) -> pa.Buffer | None:
         if not rows.num_rows:
             return None
         file = pa.BufferOutputStream()
@@ -113,7 +133,7 @@ class _Table:
             data_page_size=_PAGE_BYTES,
             store_schema=False,  # Arrow's own; the stitched file has none, whatever the slices had
         )
-        return bytes(file.getvalue())
+        return file.getvalue()
 
 
 _ENRICHED, _REJECTED, _RAW = _Table("enriched", ENRICHED), _Table("rejected", REJECTED), _Table("raw", RAW)
@@ -131,12 +151,8 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return values if values.type == kind else values.cast(kind)
 
 
-def _first_rows(values: pa.Array, count: int) -> pa.Array:
-    return pa.concat_arrays([values, pa.nulls(count - len(values), values.type)])
-
-
-def _offers(batch: Batch, earners: Mask, count: int) -> Columns:
-    """Lay out the offers in the first rows, in the columns of `schema.SENT`."""
+def _offers(batch: Batch, earners: Mask) -> Columns:
+    """Write the offers that these events have earned."""
     rows = pa.array(np.flatnonzero(earners))
     detail = batch.columns["additional_data"]
     columns = {**batch.columns, **dict(zip((c.name for c in detail.type), detail.flatten(), strict=True))}
@@ -145,8 +161,7 @@ def _offers(batch: Batch, earners: Mask, count: int) -> Columns:
     values = {name: objects(column) for name, column in offered.items()}
     values["offer_id"] = [*map(id_of_click, values["click_id"])]
     texts = [_JSON.encode(_Offer(*one)) for one in zip(*(values[name] for name in OFFER.names), strict=True)]
-    sent = (offered["user_id"], pa.array(texts, pa.binary()))
-    return {column.name: _first_rows(values, count) for column, values in zip(SENT, sent, strict=True)}
+    return {"user_id": offered["user_id"], "offer": pa.array(texts, pa.binary())}
 
 
 _JSON: Final = msgspec.json.Encoder()

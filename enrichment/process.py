@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from clickstream.batch import Arrived, Batch, Mask, earned, read
 from clickstream.decode import Rejected
-from clickstream.slices import slices
+from clickstream.slices import Outcomes, slices
 from enrichment.metrics import Metrics
 from enrichment.steps import Step
 
@@ -27,8 +27,8 @@ class Process:
     metrics: Metrics = field(default_factory=Metrics)
     now: Callable[[], float] = time.time
 
-    def __call__(self, arrived: Arrived) -> dict[str, pa.Array]:
-        """Lay a batch out in the columns of `schema.sliced`."""
+    def __call__(self, arrived: Arrived) -> Outcomes:
+        """Process a batch."""
         with self.metrics.timed("batch_millis"):
             batch, rejected = read(arrived)
             for step in self.steps:

@@ -1,15 +1,9 @@
-"""The crossing into Python: a batch of records in, the columns of what became of them out.
-
-Flink has no function that returns many columns without wrapping them in a ROW, and every reader of a ROW's field
-copies the whole ROW first: with four sinks that was half of the JVM's time. So there is one function a column. They
-are called one after the other with the same arguments; the first one does the work, the others hand out its columns.
-"""
+"""The crossing into Python: a batch of records in, what became of them out, in memory that Flink has mapped, too."""
 
 import gc
 import threading
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -17,29 +11,40 @@ from pandas.core.arrays.arrow import ArrowExtensionArray
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from clickstream.batch import Arrived, click_ids, first, origin
-from clickstream.schema import flink_type, sliced
+from clickstream.packs import Part, unpack
+from clickstream.schema import RAW
 from clickstream.settings import Settings
 from enrichment.metrics import GAUGES, Key, Metrics
 from enrichment.process import Process
 from flink_app import replaced  # noqa: F401  # importing it is what it does
+from flink_app.region import answered
 from flink_app.wiring import process
 
 
-class Column(ScalarFunction):
-    """One column of the outcome."""
+class Outcome(ScalarFunction):
+    """What becomes of a batch: where it is goes in, and out comes where that is, in the columns of `schema.OUTCOME`."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self._name = name
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._types = [*RAW.types, *([pa.string()] if settings.dedup.enabled else [])]
         self._shown: _Shown | None = None
 
     def open(self, function_context: FunctionContext) -> None:
         self._shown = _Shown(function_context)
 
-    def eval(self, payload: pa.Array, *origins: pa.Array) -> pd.Series:
+    def eval(self, batch: bytes) -> bytes:
         # Not in open(): Flink hears of an exception there only after Beam has waited three minutes for a bundle.
-        worker = _Worker.of(self._settings)
-        return _as_series(worker.column(self._name, payload, origins, self._shown))
+        process = _process(self._settings)
+
+        def work(pack: pa.Buffer) -> list[Part]:
+            payload, *origins = unpack(pack, self._types)
+            its_origin = origin(*origins[:3])
+            return process(Arrived(payload, its_origin, first(its_origin, *origins[3:]))).packed()
+
+        outcome = answered(batch, work)
+        if self._shown is not None:
+            self._shown.update(process.metrics)
+        return outcome
 
     def is_deterministic(self) -> bool:
         return False  # it talks to Redis: the planner may not compute it at planning time, or twice
@@ -52,13 +57,9 @@ class ClickId(ScalarFunction):
         return _as_series(click_ids(payload))
 
 
-def columns(settings: Settings) -> dict[str, Any]:
-    """Return the functions by the name of their column."""
-    schema = sliced(raw=settings.lake.raw, suppressed=settings.dedup.enabled, offers=settings.offers.enabled)
-    return {
-        column.name: udf(Column(column.name, settings), result_type=flink_type(column.type), func_type="pandas")
-        for column in schema
-    }
+def outcome(settings: Settings) -> Any:
+    """Return the function that does the work."""
+    return udf(Outcome(settings), result_type="BYTES")
 
 
 def click_id() -> Any:
@@ -66,45 +67,20 @@ def click_id() -> Any:
     return udf(ClickId(), result_type="STRING", func_type="pandas")
 
 
-class _Worker:
-    """What the functions of one Python process share: caches and connections, and by thread the batch at hand."""
+_lock: Final = threading.Lock()
+_processes: Final[dict[Settings, Process]] = {}
 
-    _lock = threading.Lock()
-    _workers: ClassVar[dict[Settings, "_Worker"]] = {}
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._at_hand = threading.local()
-
-    @classmethod
-    def of(cls, settings: Settings) -> "_Worker":
-        with cls._lock:
-            if settings not in cls._workers:
-                cls._workers[settings] = cls(process(settings))
-                # What Beam, pandas and pyarrow have loaded stays; looking it through for garbage over and over took a
-                # third of the worker's time.
-                gc.collect()
-                gc.freeze()
-            return cls._workers[settings]
-
-    def column(
-        self, name: str, payload: pa.Array, origins: Sequence[pa.Array], shown: "_Shown | None" = None
-    ) -> pa.Array:
-        """Process a batch when the first of its columns is asked for: the same array is the same batch.
-
-        Each column is handed out once, so that a thread that has no more to do holds no batch.
-        """
-        at_hand = self._at_hand
-        if getattr(at_hand, "payload", None) is not payload:
-            its_origin = origin(*origins[:3])
-            at_hand.columns = self._process(Arrived(payload, its_origin, first(its_origin, *origins[3:])))
-            at_hand.payload = payload
-            if shown is not None:
-                shown.update(self._process.metrics)
-        column = at_hand.columns.pop(name)
-        if not at_hand.columns:
-            at_hand.payload = None
-        return column
+def _process(settings: Settings) -> Process:
+    """Return what the threads of one Python process share: caches and connections."""
+    with _lock:
+        if settings not in _processes:
+            _processes[settings] = process(settings)
+            # What Beam, pandas and pyarrow have loaded stays; looking it through for garbage over and over took a
+            # third of the worker's time.
+            gc.collect()
+            gc.freeze()
+        return _processes[settings]
 
 
 class _Shown:

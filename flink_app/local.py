@@ -126,6 +126,7 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
     starting.start()
     from pyflink.common import Configuration  # noqa: PLC0415
     from pyflink.datastream import StreamExecutionEnvironment  # noqa: PLC0415
+    from pyflink.util.java_utils import add_jars_to_context_class_loader  # noqa: PLC0415
 
     import flink_app.main  # noqa: F401, PLC0415  # this takes as long as the JVM does
 
@@ -136,6 +137,8 @@ def _environment(options: dict[str, str], folder: Path) -> Any:
     jvm = get_gateway().jvm.org.apache.flink.core
     plugins = jvm.plugin.PluginUtils.createPluginManagerFromRootFolder(flink._j_configuration)
     jvm.fs.FileSystem.initialize(flink._j_configuration, plugins)
+    # As the service does; the option alone makes our classes known to the tasks, and not to who plans them.
+    add_jars_to_context_class_loader([options["pipeline.jars"]])
     return StreamExecutionEnvironment.get_execution_environment(flink)
 
 

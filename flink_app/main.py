@@ -11,13 +11,18 @@ of it; what is not the first goes to one more table, suppressed.
 
 import logging
 import sys
+from collections.abc import Iterable
+from typing import Any
 
+import pyarrow as pa
 from pyflink.common import JobClient
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment, Table
+from pyflink.table.types import _to_java_data_type, from_arrow_type
 
 from clickstream.errors import ClickstreamError
+from clickstream.schema import OUTCOME
 from clickstream.settings import Settings, read_settings, settings_file
 from flink_app import function, tables, wiring
 
@@ -35,13 +40,10 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config = table_environment.get_config()
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
-    config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
-    config.set("python.fn-execution.bundle.size", str(settings.job.bundle_size))
-    config.set("python.fn-execution.bundle.time", str(settings.to_fill(settings.job.bundle_millis)))
-
     table_environment.execute_sql(tables.source(settings))
     if settings.dedup.enabled:
         config.set("table.exec.state.ttl", f"{settings.dedup.seconds} s")
+        _bundle(table_environment, settings.job.batch_size, settings.to_fill(settings.job.batch_millis))
         table_environment.create_temporary_function("click_id_of", function.click_id())
         table_environment.create_temporary_view("clicks", table_environment.sql_query(tables.clicks()))
     _outcomes(settings, table_environment)
@@ -56,23 +58,40 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     _name_operators(settings, environment)
 
 
+def _bundle(table_environment: StreamTableEnvironment, size: int, millis: int) -> None:
+    """Say how many rows Python functions get at a time that are planned from now on, and how long they wait."""
+    config = table_environment.get_config()
+    for option, value in (("arrow.batch.size", size), ("bundle.size", size), ("bundle.time", millis)):
+        config.set(f"python.fn-execution.{option}", str(value))
+
+
 def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
-    """Create the view of what became of each record, computed by one Python stage whatever reads it."""
-    columns = function.columns(settings)
-    for name, column in columns.items():
-        table_environment.create_temporary_function(f"outcome_{name}", column)
-    _fence("outcomes", table_environment.sql_query(tables.outcomes(settings, columns)), table_environment)
+    """Create the view of what became of the records, computed by one Python stage whatever reads it."""
+    table_environment.create_temporary_function("outcome", function.outcome(settings))
+    records = table_environment.sql_query(tables.arrived(settings))
+    ours = get_gateway().jvm.clickstream
+    row = records._j_table.getResolvedSchema().toPhysicalRowDataType().getLogicalType()
+    pack = ours.Pack(row, settings.job.batch_size, settings.to_fill(settings.job.batch_millis))
+    _transform(records, table_environment, "packs", pack, [pa.field("pack", pa.binary())])
+    _bundle(table_environment, settings.job.bundle_size, settings.job.bundle_millis)
+    outcomes = table_environment.sql_query("SELECT outcome(pack) FROM packs")
+    _transform(outcomes, table_environment, "outcomes", ours.Unpack(), OUTCOME)
 
 
-def _fence(name: str, table: Table, table_environment: StreamTableEnvironment) -> None:
-    """Create a view that the planner does not look behind.
+def _transform(
+    table: Table, table_environment: StreamTableEnvironment, name: str, operator: Any, columns: Iterable[pa.Field]
+) -> None:
+    """Create a view of what an operator of ours makes of a table.
 
-    It would otherwise push each sink's columns down into a Python stage of its own. A stream of the planner's own
-    RowData and back costs nothing: neither way converts a row.
+    The planner does not look behind it: it would push each sink's columns down into a Python stage of its own. A stream
+    of the planner's own RowData and back costs nothing, since neither way converts a row.
     """
-    row_data = get_gateway().jvm.java.lang.Class.forName("org.apache.flink.table.data.RowData")
-    rows = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
-    stream = table_environment._j_tenv.toDataStream(table._j_table, rows)
+    jvm = get_gateway().jvm
+    row_data = jvm.java.lang.Class.forName("org.apache.flink.table.data.RowData")
+    before = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
+    after = _to_java_data_type(from_arrow_type(pa.struct(columns))).bridgedTo(row_data)
+    its_type = jvm.org.apache.flink.table.runtime.typeutils.ExternalTypeInfo.of(after)
+    stream = table_environment._j_tenv.toDataStream(table._j_table, before).transform(name, its_type, operator)
     table_environment._j_tenv.createTemporaryView(name, stream)
 
 
@@ -92,7 +111,7 @@ def _name_operators(settings: Settings, environment: StreamExecutionEnvironment)
                 sink.setName(f"{name} committed")
                 sink.setUid(f"{name} committed")
             elif operator.getName().startswith("PythonCalc"):
-                is_last = "outcome_" in operator.getDescription()
+                is_last = "outcome(" in operator.getDescription()
                 operator.setName("decode, place and name, last access" if is_last else "click_id")
                 operator.setUid("outcomes" if is_last else "click ids")
             elif operator.getName().startswith("OverAggregate"):

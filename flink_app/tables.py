@@ -1,10 +1,8 @@
 """The job's tables in Flink SQL, all columns derived from the schema."""
 
-from collections.abc import Iterable
-
 import pyarrow as pa
 
-from clickstream.schema import HOUR, HOUR_PARTS, ORIGIN, PARTITION, RAW, SENT, flink_columns
+from clickstream.schema import HOUR_PARTS, ORIGIN, PARTITION, RAW, flink_columns
 from clickstream.settings import Settings
 
 LAKE_TABLES = ("enriched", "rejected", "suppressed", "raw")
@@ -59,7 +57,7 @@ def offers(settings: Settings) -> str:
     }
     if settings.source.endpoint:
         options["sink.http-client.protocol.version"] = "HTTP1_1"  # stand-ins do not speak HTTP/2
-    return _create("offers", flink_columns(pa.schema(SENT)), options, [SENT[0].name])
+    return _create("offers", "`user_id` STRING, `offer` BYTES", options, ["user_id"])
 
 
 def written(settings: Settings) -> list[str]:
@@ -83,31 +81,22 @@ def clicks() -> str:
     )
 
 
-def outcomes(settings: Settings, names: Iterable[str]) -> str:
-    """Write the query of what became of the records, a column for each of these functions `outcome_<name>`.
-
-    A batch's slices and offers are in its first rows (`slices.slices`); rows with neither end here.
-    """
-    given = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
-    values = ", ".join(f"outcome_{name}({given}) AS `{name}`" for name in names)
-    filled = [HOUR.name, *([SENT[0].name] if settings.offers.enabled else [])]
-    return (
-        f"SELECT * FROM (SELECT {values} FROM {'clicks' if settings.dedup.enabled else 'records'})"
-        f" WHERE {' OR '.join(f'`{name}` IS NOT NULL' for name in filled)}"
-    )
+def arrived(settings: Settings) -> str:
+    """Write the query of the records as they are packed."""
+    columns = ", ".join(f"`{name}`" for name in [*RAW.names, *(["first"] if settings.dedup.enabled else [])])
+    return f"SELECT {columns} FROM {'clicks' if settings.dedup.enabled else 'records'}"
 
 
 def insert_lake(name: str) -> str:
     """Write what fills a table of the lake from the outcomes."""
     places = [HOUR_PARTS[column.name] for column in PARTITION]
-    hour = ", ".join(f"SUBSTRING(`{HOUR.name}` FROM {at.start + 1} FOR {at.stop - at.start})" for at in places)
-    return f"INSERT INTO `{name}` SELECT `{name}`, {hour} FROM outcomes WHERE `{name}` IS NOT NULL"
+    hour = ", ".join(f"SUBSTRING(its_key FROM {at.start + 1} FOR {at.stop - at.start})" for at in places)
+    return f"INSERT INTO `{name}` SELECT content, {hour} FROM outcomes WHERE goes_to = '{name}'"
 
 
 def insert_offers() -> str:
     """Write what fills the offers stream from the outcomes; which ones are offers is said in `clickstream.offer`."""
-    values = ", ".join(f"`{column.name}`" for column in SENT)
-    return f"INSERT INTO offers SELECT {values} FROM outcomes WHERE `{SENT[0].name}` IS NOT NULL"
+    return "INSERT INTO offers SELECT its_key, content FROM outcomes WHERE goes_to = 'offers'"
 
 
 _KINESIS_TYPES = {pa.string(): "VARCHAR(128)", RAW.field("arrival_timestamp").type: "TIMESTAMP_LTZ(3)"}

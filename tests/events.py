@@ -1,9 +1,8 @@
 """Events for tests: a valid one, of which a test changes what it is about, and what became of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickstream.batch import Arrived, origin
-from clickstream.schema import ENRICHED, HOUR, HOUR_PARTS, PARTITION, RAW, REJECTED, SUPPRESSED
+from clickstream.packs import Part
+from clickstream.schema import ENRICHED, HOUR_PARTS, PARTITION, RAW, REJECTED, SUPPRESSED
+from clickstream.slices import Outcomes
 
 EXAMPLE = {
     "timestamp": "2021-07-12 12:01:58.732726",
@@ -53,21 +54,25 @@ def arrived(payloads: Sequence[bytes], arrival: datetime = ARRIVAL, shard: str =
     )
 
 
-def stored(columns: Mapping[str, pa.Array]) -> dict[str, pa.Table]:
+def stored(outcomes: Outcomes) -> dict[str, pa.Table]:
     """Read slices back: by table its rows, each with the hour that it is in."""
-    hours = [[text and text[HOUR_PARTS[c.name]] for text in columns[HOUR.name].to_pylist()] for c in PARTITION]
     found = {}
     for table, schema in TABLES.items():
         of_table = [pa.schema([*schema, *PARTITION]).empty_table()]
-        for number, file in enumerate(columns[table].to_pylist() if table in columns else []):
+        for hour, file in zip(outcomes.hours, outcomes.slices.get(table, ()), strict=False):
             if file is not None:
-                rows = pq.read_table(BytesIO(file)).cast(schema)
-                where = [pa.repeat(hour[number], rows.num_rows) for hour in hours]
+                rows = pq.read_table(pa.py_buffer(file)).cast(schema)
+                where = [pa.repeat(hour[HOUR_PARTS[column.name]], rows.num_rows) for column in PARTITION]
                 of_table.append(pa.Table.from_arrays([*rows.columns, *where], schema=of_table[0].schema))
         found[table] = pa.concat_tables(of_table)
     return found
 
 
-def offered(columns: Mapping[str, pa.Array]) -> list[dict[str, Any]]:
-    """Return the offers among slices."""
-    return [json.loads(offer) for offer in columns["offer"].to_pylist() if offer is not None]
+def together(parts: Sequence[Part]) -> pa.Buffer:
+    """Return a pack's parts as they are written, one after the other."""
+    return pa.py_buffer(b"".join(map(bytes, parts)))
+
+
+def offered(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Return the offers."""
+    return [json.loads(offer) for offer in outcomes.offers["offer"].to_pylist()] if outcomes.offers else []

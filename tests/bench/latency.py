@@ -237,11 +237,11 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=2_000, help="events a second [%(default)s]")
     parser.add_argument("--seconds", type=int, default=60, help="to measure, after warming up [%(default)s]")
     parser.add_argument("--warm-up", type=int, default=30, help="seconds [%(default)s]")
-    parser.add_argument("--bundle-millis", type=int, action="append", help="try these instead of what there is")
+    parser.add_argument("--batch-millis", type=int, action="append", help="try these instead of what there is")
     given = parser.parse_args()
     jobs: dict[str, Job | None] = {"without the job": None, "as it is": Job(), "bundles of Managed Flink": MANAGED}
-    if given.bundle_millis:
-        jobs = {f"bundles of {millis} ms": Job(bundle_millis=millis) for millis in given.bundle_millis}
+    if given.batch_millis:
+        jobs = {f"batches of {millis} ms": Job(batch_millis=millis) for millis in given.batch_millis}
     rows = []
     for name, job in jobs.items():
         found = measure(job, rate=given.rate, seconds=given.seconds, warm_up=given.warm_up)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.servers import RedisServer
-from clickstream.batch import read
+from clickstream.batch import earned, read
 from clickstream.slices import slices
 from flink_app.wiring import process
 from tests.bench.job import Options
@@ -17,7 +17,7 @@ from tests.bench.records import Records
 
 BATCHES = 60  # the caches are cold in the first half of them, and warm in the second
 COLD, WARM = "look-ups, cold", "look-ups, warm"
-STAGES = ("decode", COLD, WARM, "last access", "Parquet")
+STAGES = ("decode", COLD, WARM, "last access", "Parquet, offers")
 
 
 class Watch:
@@ -58,6 +58,7 @@ def stages(records: Records, options: Options) -> Mapping[str, Cost]:
                 batch = look_up(batch)
             with watch.on("last access", count):
                 batch = keep_access(batch)
-            with watch.on("Parquet", count):
-                slices(arrived, batch, rejected, archive=options.archive, offers=None)
+            with watch.on("Parquet, offers", count):
+                offers = earned(batch) if options.offers else None
+                slices(arrived, batch, rejected, archive=options.archive, offers=offers)
     return {f"{stage}, in one process": cost for stage, cost in watch.costs().items()}

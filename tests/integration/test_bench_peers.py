@@ -38,8 +38,9 @@ def test_who_is_measured_has_the_right_results(measured: Contender, records: Rec
     measured.check(records)
 
 
-def test_the_job_has_the_right_results_with_two_hundred_hours_open_at_a_time() -> None:
-    whole_job(Options()).check(Records(4_000, users=100, hours=1, at_once=200, malformed=0.1).make())
+@pytest.mark.parametrize("options", [Options(), Options(batch=100, bundle=7)], ids=["", "batches share a bundle"])
+def test_the_job_has_the_right_results_with_two_hundred_hours_open_at_a_time(options: Options) -> None:
+    whole_job(options).check(Records(4_000, users=100, hours=1, at_once=200, malformed=0.1).make())
 
 
 @pytest.mark.parametrize("source", ["stand-in, CBOR", "stand-in, JSON"])

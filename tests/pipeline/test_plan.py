@@ -81,6 +81,7 @@ def test_a_bug_in_our_code_stops_the_job_with_its_traceback(
 
     with pytest.raises(JobFailed, match=r"Traceback(.*\n)+.*ZeroDivisionError: a bug of ours"):
         run_until_committed(_settings(kinesalite, redis_server, stream, tmp_path), tmp_path / "job", 10)
+    assert not [*(tmp_path / "job").rglob("*.region")], "what was shared with Python is removed"
 
 
 def test_a_setting_that_opens_nothing_stops_the_job_and_says_what_to_do(

@@ -73,7 +73,7 @@ def test_a_click_that_repeats_another_is_kept_apart_and_earns_no_offer() -> None
     (repeated,) = out["suppressed"]
     assert (repeated["first_shard_id"], repeated["first_sequence_number"]) == ("shardId-000000000000", "1")
     assert (repeated["city"], repeated["name"]) == ("Taiyuan", "Ada Lovelace")
-    assert [one is not None for one in columns["offer"].to_pylist()] == [True, True, False, False, False]
+    assert len(offered(columns)) == 2
 
 
 def test_an_event_is_placed_and_named() -> None:
@@ -110,7 +110,7 @@ def test_the_payload_of_events_is_kept_only_in_the_archive() -> None:
     records = arrived([payload(), b"{"])
 
     assert [row["payload"] for row in rows(records)["raw"]] == [payload(), b"{"]
-    assert "raw" not in process(archive=False)(records)
+    assert "raw" not in process(archive=False)(records).slices
     assert [row["payload"] for row in rows(records, process(archive=False))["rejected"]] == [b"{"]
 
 

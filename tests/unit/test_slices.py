@@ -1,10 +1,8 @@
 """Slices hold what the records of a batch come to, table by table and hour by hour."""
 
 import itertools
-import json
 from dataclasses import replace
 from datetime import timedelta
-from io import BytesIO
 from random import Random
 
 import pyarrow as pa
@@ -15,7 +13,8 @@ import pytest
 from clickstream import slices
 from clickstream.address import HiddenAddresses
 from clickstream.batch import Arrived, first, origin
-from clickstream.schema import HOUR, HOUR_PARTS, OFFER, PARTITION, sliced
+from clickstream.packs import unpack
+from clickstream.schema import HOUR_PARTS, OFFER, OUTCOME, PARTITION
 from connectors.testing import InMemoryGeo, InMemoryShared
 from enrichment.answers import Background, LayeredAnswers
 from enrichment.memory import Memory
@@ -24,9 +23,8 @@ from enrichment.process import Process
 from enrichment.steps import enrichment
 from generator.malformed import mixed
 from generator.shoppers import Shoppers
-from tests.events import ARRIVAL, TABLES, arrived, offered, payload, stored
+from tests.events import ARRIVAL, TABLES, arrived, offered, payload, stored, together
 
-Columns = dict[str, pa.Array]
 HASH = HiddenAddresses("hash", b"0123456789abcdef")
 
 
@@ -62,46 +60,74 @@ def test_slices_hold_by_table_and_hour_the_rows_that_each_record_alone_comes_to(
     ]
     found = process(hide=hide)(arrived)
 
-    hours = _hours(found)
+    hours = ["/".join(hour[HOUR_PARTS[column.name]] for column in PARTITION) for hour in found.hours]
     for table in ("enriched", "rejected", "raw"):
         wanted = pa.concat_tables(one[table] for one in alone)
-        for hour, file in zip(hours, found[table].to_pylist(), strict=False):
+        for hour, file in zip(hours, found.slices[table], strict=True):
             of_hour = wanted.filter(pc.equal(_hour(wanted), hour)).select(TABLES[table].names)
             assert (file is None) == (of_hour.num_rows == 0)
             if file is not None:
-                assert pq.read_table(BytesIO(file)).to_pylist() == _without_zone(of_hour).to_pylist()
+                assert pq.read_table(pa.py_buffer(file)).to_pylist() == _without_zone(of_hour).to_pylist()
     assert len(hours) == len(set(hours)) == len(pc.unique(_hour(pa.concat_tables(one["raw"] for one in alone))))
 
 
-def test_slices_come_in_the_columns_of_the_schema_with_a_row_for_each_record() -> None:
+def test_what_is_switched_off_is_not_there() -> None:
     these = records(50, 1, 0.1)
     repeated = first(these.origin, pa.array(["s-0 0"] * 50))
     for archive, offers, dedup in itertools.product([True, False], repeat=3):
         found = process(archive=archive, offers=offers)(replace(these, first=repeated) if dedup else these)
 
-        table = pa.table(found)
-        assert {column.name: column.type for column in table.schema} == {
-            column.name: column.type for column in sliced(raw=archive, suppressed=dedup, offers=offers)
-        }
-        assert table.num_rows == 50
+        left_out = {"raw": not archive, "suppressed": not dedup}
+        assert found.slices.keys() == {name for name in TABLES if not left_out.get(name)}
+        assert (found.offers is None) == (not offers)
 
 
-def test_offers_come_first() -> None:
+@pytest.mark.parametrize("hours", [0.1, 3])
+def test_a_pack_holds_all_that_becomes_of_a_batch(hours: float) -> None:
+    found = process()(records(150, hours, 0.2))
+    assert found.offers is not None
+
+    goes_to, its_key, content = unpack(together(found.packed()), [column.type for column in OUTCOME])
+
+    assert list(zip(goes_to.to_pylist(), its_key.to_pylist(), content.to_pylist(), strict=True)) == [
+        *(
+            (table, hour, bytes(one))
+            for table, of_hours in found.slices.items()
+            for hour, one in zip(found.hours, of_hours, strict=True)
+            if one is not None
+        ),
+        *(
+            ("offers", user_id, offer)
+            for user_id, offer in zip(*(found.offers[name].to_pylist() for name in ("user_id", "offer")), strict=True)
+        ),
+    ]
+
+
+def test_a_pack_of_nothing_has_no_rows() -> None:
+    nothing = arrived([])
+
+    pack = together(process()(nothing).packed())
+    assert [len(column) for column in unpack(pack, [c.type for c in OUTCOME])] == [0, 0, 0]
+
+
+def test_who_views_much_of_a_page_gets_an_offer() -> None:
     view = payload(event_name="ViewContent", percent_viewed=61, user_id="7")
     found = process()(arrived([payload(), b"{", view, payload()]))
 
-    assert [one is None for one in found["offer"].to_pylist()] == [False, True, True, True]
-    assert found["user_id"].to_pylist() == ["7", None, None, None]
-    assert json.loads(found["offer"][0].as_py()) == {
-        "timestamp": "2021-07-12 12:01:58.732726",
-        "event_name": "ViewContent",
-        "user_id": "7",
-        "click_id": "a5cf179b9c9d483abf6d424d44a293be",
-        "product_id": 557246,
-        "price": 417.97,
-        "percent_viewed": 61.0,
-        "offer_id": "827a57d8f02bd37fce1ae976ae3643a5",
-    }
+    assert found.offers is not None
+    assert found.offers["user_id"].to_pylist() == ["7"]
+    assert offered(found) == [
+        {
+            "timestamp": "2021-07-12 12:01:58.732726",
+            "event_name": "ViewContent",
+            "user_id": "7",
+            "click_id": "a5cf179b9c9d483abf6d424d44a293be",
+            "product_id": 557246,
+            "price": 417.97,
+            "percent_viewed": 61.0,
+            "offer_id": "827a57d8f02bd37fce1ae976ae3643a5",
+        }
+    ]
 
 
 def test_an_offer_is_json_whatever_is_in_it() -> None:
@@ -122,19 +148,12 @@ def test_an_offer_is_json_whatever_is_in_it() -> None:
     assert [*found[0]] == OFFER.names
 
 
-def test_one_record_alone_has_room_for_its_slices() -> None:
-    for one in (payload(), b"{"):
-        table = pa.table(process()(arrived([one])))
-        assert table.num_rows == 1
-        assert (table["enriched"][0].as_py() is None) == (one == b"{")
-
-
 @pytest.mark.parametrize("hours", [0.1, 3])
 def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_footer(hours: float) -> None:
     found = process()(records(100, hours, 0.1))
 
     for table in ("enriched", "rejected", "raw"):
-        row_group = pq.ParquetFile(BytesIO(found[table][0].as_py())).metadata.row_group(0)
+        row_group = pq.ParquetFile(pa.py_buffer(found.slices[table][0])).metadata.row_group(0)
         columns = [row_group.column(number) for number in range(row_group.num_columns)]
         assert not any(column.has_dictionary_page for column in columns)
         times = [] if table != "enriched" else ["timestamp", "insertion_timestamp"]
@@ -143,11 +162,6 @@ def test_a_slice_has_no_dictionary_and_only_times_and_sequence_numbers_in_its_fo
             "arrival_timestamp",
             "sequence_number",
         ]
-
-
-def _hours(columns: Columns) -> list[str]:
-    texts = [text for text in columns[HOUR.name].to_pylist() if text is not None]
-    return ["/".join(text[HOUR_PARTS[column.name]] for column in PARTITION) for text in texts]
 
 
 def _hour(rows: pa.Table) -> pa.ChunkedArray:
