@@ -21,26 +21,31 @@ def unpack(pack: pa.Buffer, types: Sequence[pa.DataType]) -> list[pa.Array]:
     count = int(np.frombuffer(pack, np.int32, 1)[0])
     at, columns = _COUNT_BYTES, []
     for column in types:
-        first = pack.slice(at)
+        rest = pack.slice(at)
         if pa.types.is_timestamp(column):
-            columns.append(pa.Array.from_buffers(column, count, [None, first]))
+            columns.append(pa.Array.from_buffers(column, count, [None, rest]))
             at += 8 * count
         else:
             start = at + _padded(_OFFSET_BYTES * (count + 1))
-            size = int(np.frombuffer(first, np.int32, count + 1)[-1])
-            columns.append(pa.Array.from_buffers(column, count, [None, first, pack.slice(start, size)]))
+            size = int(np.frombuffer(rest, np.int32, count + 1)[-1])
+            columns.append(pa.Array.from_buffers(column, count, [None, rest, pack.slice(start, size)]))
             at = start + _padded(size)
     return columns
 
 
 def packed(*columns: Sequence[Values]) -> list[Part]:
-    """Return what to write, one after the other, for a pack of columns of texts or bytes, all of as many."""
-    count, written = 0, []
+    """Return what to write, one after the other, for a pack of columns of texts or bytes.
+
+    `ValueError` if one is longer than another.
+    """
+    counts, written = [], []
     for values in columns:
         offsets = np.cumsum(np.concatenate([[0], *map(_lengths, values)])).astype(np.int32)
-        count, size = len(offsets) - 1, int(offsets[-1])
+        counts.append(len(offsets) - 1)
+        size = int(offsets[-1])
         written += [pa.py_buffer(offsets), bytes(_padded(offsets.nbytes) - offsets.nbytes), *map(_bytes, values)]
         written.append(bytes(_padded(size) - size))
+    (count,) = set(counts)
     return [count.to_bytes(_COUNT_BYTES, "little"), *written]
 
 
@@ -53,7 +58,9 @@ def _offsets(values: pa.Array) -> Numbers:
 
 
 def _lengths(values: Values) -> Sequence[int] | Numbers:
-    return np.diff(_offsets(values)) if isinstance(values, pa.Array) else [len(values)]
+    if not isinstance(values, pa.Array):
+        return [len(values)]
+    return np.diff(_offsets(values)) if len(values) else []
 
 
 def _bytes(values: Values) -> Part:

@@ -8,7 +8,7 @@ a setting says where one is (`env:NAME`, `secretsmanager:NAME`, an ARN), never w
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,8 @@ from clickstream.errors import Refused
 
 MANAGED_FLINK_FILE: Final = "/etc/flink/application_properties.json"
 FILE_VARIABLE: Final = "CLICKSTREAM_PROPERTIES"
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=lambda name: name.replace("_", ".")):
@@ -84,10 +86,10 @@ class Dedup(_Group, frozen=True):
 class Job(_Group, frozen=True):
     """How the job trades latency for throughput, and memory for round trips."""
 
-    batch_size: int = 10_000  # records a call of the Python function, at most
+    batch_size: Positive = 10_000  # records a call of the Python function, at most; fewer if they come to 16 MiB
     batch_millis: int = 50  # the longest a record of a stream waits for its batch to fill
-    bundle_size: int = 1  # batches sent to Python before it is waited for
-    bundle_millis: int = 1_000  # the longest a batch waits for its bundle to fill
+    bundle_batches: Positive = 1  # sent to Python before it is waited for; best left alone
+    bundle_millis: int = 1_000  # the longest a batch waits for such a bundle to fill, if it is more than one
     remembered_places: int = 200_000  # a worker
     remembered_names: int = 200_000  # a worker
 

@@ -60,7 +60,7 @@ class Outcomes:
         ]
         goes_to, its_key, content = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
         if self.offers is not None:
-            goes_to += [b"offers"] * len(self.offers["offer"])
+            goes_to.append(pa.repeat("offers", len(self.offers["offer"])))
             its_key.append(self.offers["user_id"])
             content.append(self.offers["offer"])
         return packed(goes_to, its_key, content)

@@ -1,1 +1,1 @@
-"""The arrows: tables, the one vectorised function, and the job that joins them."""
+"""The arrows: tables, the one function in Python, and the job that joins them."""

@@ -8,6 +8,7 @@ that folder has left off, and when the job fails of something outside, it begins
 """
 
 import argparse
+import errno
 import os
 import re
 import shutil
@@ -237,7 +238,9 @@ def _may_pass(error: Exception, attempt: int) -> bool:
 
     Where Flink itself has gone there is nothing left to try with; the exit code says so.
     """
-    if isinstance(error, ClickstreamError) or _is_gone(error) or _BUG.search(str(error)):
+    if isinstance(error, ClickstreamError) or _is_gone(error):
+        return False
+    if _BUG.search(str(error)) and os.strerror(errno.ENOSPC) not in str(error):
         return False
     return attempt > 0 or not any(one in str(error) for one in _NOT_STARTED)
 

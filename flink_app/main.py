@@ -40,9 +40,11 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
     config = table_environment.get_config()
     config.set("table.local-time-zone", "UTC")
     config.set("pipeline.object-reuse", "true")
+    config.set("pipeline.operator-chaining.enabled", "true")  # `Pack`, Python and `Unpack` have to be one task
     table_environment.execute_sql(tables.source(settings))
     if settings.dedup.enabled:
         config.set("table.exec.state.ttl", f"{settings.dedup.seconds} s")
+        config.set("python.fn-execution.arrow.batch.size", str(settings.job.batch_size))
         _bundle(table_environment, settings.job.batch_size, settings.to_fill(settings.job.batch_millis))
         table_environment.create_temporary_function("click_id_of", function.click_id())
         table_environment.create_temporary_view("clicks", table_environment.sql_query(tables.clicks()))
@@ -61,8 +63,8 @@ def plan(settings: Settings, environment: StreamExecutionEnvironment) -> None:
 def _bundle(table_environment: StreamTableEnvironment, size: int, millis: int) -> None:
     """Say how many rows Python functions get at a time that are planned from now on, and how long they wait."""
     config = table_environment.get_config()
-    for option, value in (("arrow.batch.size", size), ("bundle.size", size), ("bundle.time", millis)):
-        config.set(f"python.fn-execution.{option}", str(value))
+    config.set("python.fn-execution.bundle.size", str(size))
+    config.set("python.fn-execution.bundle.time", str(millis))
 
 
 def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> None:
@@ -73,7 +75,7 @@ def _outcomes(settings: Settings, table_environment: StreamTableEnvironment) -> 
     row = records._j_table.getResolvedSchema().toPhysicalRowDataType().getLogicalType()
     pack = ours.Pack(row, settings.job.batch_size, settings.to_fill(settings.job.batch_millis))
     _transform(records, table_environment, "packs", pack, [pa.field("pack", pa.binary())])
-    _bundle(table_environment, settings.job.bundle_size, settings.job.bundle_millis)
+    _bundle(table_environment, settings.job.bundle_batches, settings.job.bundle_millis)
     outcomes = table_environment.sql_query("SELECT outcome(pack) FROM packs")
     _transform(outcomes, table_environment, "outcomes", ours.Unpack(), OUTCOME)
 

@@ -42,7 +42,10 @@ class _Region:
         """Write parts one after the other; return how many bytes they are."""
         end = start + sum(map(len, parts))
         if end > len(self._mapped):
-            os.posix_fallocate(self._file, 0, end)  # on a full disk this fails; a mere length would be a signal later
+            there = len(self._mapped)
+            os.posix_fallocate(
+                self._file, there, end - there
+            )  # on a full disk this fails; a mere length would be a signal later
             self._map(end)
         view = memoryview(self._mapped)
         at = start

@@ -40,7 +40,7 @@ class Options:
     dedup: bool = False
     checkpoint_seconds: float = 5
     batch: int = Job().batch_size  # records in one
-    bundle: int = Job().bundle_size  # batches in one
+    bundle: int = Job().bundle_batches
 
     def settings(
         self, folder: Path, redis_url: str, replay: Path | None = None, offers_to: str | None = None
@@ -53,7 +53,7 @@ class Options:
             redis=Redis(url=redis_url),
             geo=Geo(mmdb=str(GEO)),
             dedup=Dedup(enabled=self.dedup),
-            job=Job(batch_size=self.batch, bundle_size=self.bundle),
+            job=Job(batch_size=self.batch, bundle_batches=self.bundle),
         )
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ _HEADERS: Final = {
     "Authorization": f"AWS4-HMAC-SHA256 {_CREDENTIAL}, SignedHeaders=host, Signature=none",
 }
 
-MANAGED: Final = Job(bundle_size=100_000, bundle_millis=1_000)
+MANAGED: Final = Job(bundle_batches=100_000, bundle_millis=1_000)
 """Flink's own bundles, which Managed Flink may impose."""
 
 

@@ -42,8 +42,8 @@ def next_release(folder: Path) -> Path:
     _edit(folder / "clickstream" / "event.py", field, f"{field}    campaign: Identifier\n")
     _edit(
         folder / "flink_app" / "tables.py",
-        "FROM outcomes WHERE `{SENT[0].name}` IS NOT NULL",
-        "FROM outcomes WHERE user_id <> 'none' AND user_id IS NOT NULL AND offer IS NOT NULL",
+        "FROM outcomes WHERE goes_to = 'offers'",
+        "FROM outcomes WHERE its_key <> 'none' AND content IS NOT NULL AND goes_to = 'offers'",
     )
     return folder
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,11 @@ def test_moments_are_eight_bytes_each(moments: list[object]) -> None:
     pack = together([count, np.asarray(times).astype(np.int64).tobytes(), *texts])
 
     assert unpack(pack, [pa.timestamp("us"), pa.string()]) == [times, times.cast(pa.string())]
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="too many values"):
+        packed([b"one"], [b"one", b"more"])
 
 
 def test_columns_are_where_the_pack_is() -> None:

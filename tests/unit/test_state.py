@@ -72,6 +72,7 @@ BUG = "Error received from SDK harness for instruction 3: Traceback (most recent
     [
         (RuntimeError("Caused by: java.io.IOException: No space left on device"), 0, True),
         (RuntimeError("Caused by: java.io.IOException: No space left on device"), 3, True),
+        (RuntimeError(f"{BUG}\nOSError: [Errno 28] No space left on device"), 3, True),
         (RuntimeError(BUG), 0, False),
         (RuntimeError(BUG), 3, False),
         (Refused("the password is wrong"), 3, False),

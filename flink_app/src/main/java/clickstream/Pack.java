@@ -19,6 +19,7 @@ import org.apache.flink.table.data.TimestampData;
 import org.apache.flink.table.types.logical.LogicalType;
 import org.apache.flink.table.types.logical.LogicalTypeFamily;
 import org.apache.flink.table.types.logical.RowType;
+import org.apache.flink.util.IOUtils;
 
 /**
  * Packs rows into batches in memory that Python has, too ({@link Region}), and hands on where they are, a row each: through
@@ -37,8 +38,11 @@ public final class Pack extends AbstractStreamOperator<RowData>
   /** A record may be 1 MiB: thousands of those would not fit into a worker. */
   static final long MOST_BYTES = 16 << 20;
 
+  private static final int MOST_REGIONS = 64;
+
   private final RowData.FieldGetter[] fields;
   private final boolean[] areMoments;
+  private final List<String> names;
   private final int mostRows;
   private final long millis;
 
@@ -52,6 +56,7 @@ public final class Pack extends AbstractStreamOperator<RowData>
   public Pack(RowType row, int mostRows, long millis) {
     List<LogicalType> types = row.getChildren();
     fields = new RowData.FieldGetter[types.size()];
+    names = List.copyOf(row.getFieldNames());
     areMoments = new boolean[types.size()];
     for (int field = 0; field < fields.length; field++) {
       areMoments[field] = types.get(field).is(LogicalTypeFamily.TIMESTAMP);
@@ -67,7 +72,7 @@ public final class Pack extends AbstractStreamOperator<RowData>
     super.open();
     columns = new Column[fields.length];
     for (int column = 0; column < columns.length; column++) {
-      columns[column] = new Column(areMoments[column], mostRows);
+      columns[column] = new Column(names.get(column), areMoments[column], mostRows);
     }
     regions = new ArrayList<>();
   }
@@ -76,9 +81,7 @@ public final class Pack extends AbstractStreamOperator<RowData>
   public void close() throws Exception {
     super.close();
     if (regions != null) {
-      for (Region region : regions) {
-        region.close();
-      }
+      IOUtils.closeAll(regions);
     }
   }
 
@@ -150,6 +153,10 @@ public final class Pack extends AbstractStreamOperator<RowData>
         return region;
       }
     }
+    if (regions.size() == MOST_REGIONS) {
+      throw new IllegalStateException(
+          MOST_REGIONS + " batches wait for Python: its bundles are too large, or Flink's operator chaining is off");
+    }
     String[] folders = getContainingTask().getEnvironment().getTaskManagerInfo().getTmpDirectories();
     Region region = Region.create(Path.of(folders[0]));
     regions.add(region);
@@ -164,16 +171,21 @@ public final class Pack extends AbstractStreamOperator<RowData>
   private static final class Column {
     private static final byte[] NOTHING = {};
 
+    private final String name;
     private final long[] moments; // or
     private final int[] offsets;
     private byte[] bytes = new byte[1 << 16];
 
-    Column(boolean isOfMoments, int mostRows) {
+    Column(String name, boolean isOfMoments, int mostRows) {
+      this.name = name;
       moments = isOfMoments ? new long[mostRows] : null;
       offsets = isOfMoments ? null : new int[mostRows + 1];
     }
 
     int add(int row, Object value) {
+      if (value == null && !name.equals("payload")) {
+        throw new IllegalArgumentException("a record has no " + name + ": it is not from a stream, nor from a table of this job");
+      }
       if (moments != null) {
         TimestampData moment = (TimestampData) value;
         moments[row] = moment.getMillisecond() * 1000 + moment.getNanoOfMillisecond() / 1000;

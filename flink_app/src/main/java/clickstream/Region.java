@@ -15,7 +15,7 @@ import java.nio.file.StandardOpenOption;
  * Beam: where and how much, both INT64 and little-endian, and the file's name. <code>flink_app/region.py</code> is the other
  * side, and writes what becomes of a batch behind it.
  */
-final class Region {
+final class Region implements AutoCloseable {
   /** The first number says whether a batch is in here that has not come back yet. */
   static final int START = Long.BYTES;
 
@@ -32,7 +32,7 @@ final class Region {
 
   /** Makes one that only this user can read; `close` removes it. */
   static Region create(Path folder) throws IOException {
-    Path file = Files.createTempFile(Files.createDirectories(folder), "clickstream-", ".region");
+    Path file = Files.createTempFile(folder.toAbsolutePath(), "clickstream-", ".region");
     Files.write(file, new byte[START]);
     return new Region(file);
   }
@@ -45,7 +45,8 @@ final class Region {
     return new String(address, ADDRESS, address.length - ADDRESS, StandardCharsets.UTF_8);
   }
 
-  void close() throws IOException {
+  @Override
+  public void close() throws IOException {
     Files.deleteIfExists(file);
   }
 
@@ -57,13 +58,13 @@ final class Region {
     bytes.putLong(0, 0);
   }
 
-  /** Returns room for a batch, which it is taken for. */
+  /** Returns room for a batch, which it is taken for; behind it is some for what becomes of that, nearly always enough. */
   ByteBuffer take(int size) throws IOException {
     if (START + size > bytes.capacity()) {
       // Written, and not only set as the file's length: a full disk would else be met in the middle of a batch, as a signal.
       try (FileChannel channel = FileChannel.open(file, StandardOpenOption.WRITE)) {
-        for (long at = channel.size(); at < START + size; at += NOTHING.length) {
-          channel.write(ByteBuffer.wrap(NOTHING), at);
+        for (long at = channel.size(); at < START + 3L * size; ) {
+          at += channel.write(ByteBuffer.wrap(NOTHING), at);
         }
       }
       map();
