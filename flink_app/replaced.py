@@ -1,5 +1,7 @@
 """What is replaced in the worker that PyFlink and Beam bring, and why: three ways in which it waits, or copies bytes.
 
+Two of them are about Arrow, which only de-duplication's `click_id_of` still uses.
+
 Importing this module does it. All three are private to releases that are pinned; tests/unit/test_replaced.py goes
 through each as they do.
 """
