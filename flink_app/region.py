@@ -43,9 +43,8 @@ class _Region:
         end = start + sum(map(len, parts))
         if end > len(self._mapped):
             there = len(self._mapped)
-            os.posix_fallocate(
-                self._file, there, end - there
-            )  # on a full disk this fails; a mere length would be a signal later
+            # On a full disk this fails; if the file were only made longer, a signal would end both processes later.
+            os.posix_fallocate(self._file, there, end - there)
             self._map(end)
         view = memoryview(self._mapped)
         at = start

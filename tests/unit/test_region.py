@@ -48,7 +48,7 @@ def test_a_region_that_flink_has_made_larger_is_read_whole(tmp_path: Path) -> No
         assert seen == [batch]
 
 
-def test_a_batch_stays_where_it_is_and_nobody_holds_it_afterwards(tmp_path: Path) -> None:
+def test_a_region_is_mapped_once_and_its_batch_is_read_where_it_is(tmp_path: Path) -> None:
     file = tmp_path / "region"
     file.write_bytes(bytes(8) + b"batch" + bytes(99))
     given: list[int] = []
@@ -59,4 +59,4 @@ def test_a_batch_stays_where_it_is_and_nobody_holds_it_afterwards(tmp_path: Path
 
     assert read(answered(address(file, 8, 5), work), file) == b"at"
     answered(address(file, 8, 5), work)
-    assert given[0] == given[1], "it is mapped once"
+    assert given[0] == given[1]
