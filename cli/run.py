@@ -375,7 +375,7 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
     rows = [
         ["published", published, "accepted by the stream"],
         ["= enriched", facts["enriched"], _size(facts["enriched_bytes"])],
-        ["+ rejected", facts["rejected"], ", ".join(f"{n} {reason}" for reason, n in _most(facts["rejected_reasons"]))],
+        ["+ rejected", facts["rejected"], _reasons(facts["rejected_reasons"])],
         ["+ suppressed", facts["suppressed"], "events of a click_id seen before, with --dedup"],
         ["raw", facts["raw"], _size(facts["raw_bytes"])],
         ["offers", facts["offers"], "ViewContent with more than 60 % viewed"],
@@ -393,8 +393,12 @@ def show(facts: dict[str, Any], tally: Tally, offers: list[dict[str, Any]], lake
     screen.out.print(f"\nThe lake is in {lake}", markup=False)
 
 
-def _most(reasons: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(reasons.items(), key=lambda item: -item[1])[:4]
+def _reasons(counts: dict[str, int]) -> str:
+    """Name the four that are most frequent, and count the others, so that the line adds up."""
+    by_count = sorted(counts.items(), key=lambda item: -item[1])
+    others = sum(count for _, count in by_count[4:])
+    named = [f"{count} {reason}" for reason, count in by_count[:4]]
+    return ", ".join([*named, f"{others} others"] if others else named)
 
 
 def _size(count: int) -> str:
