@@ -114,11 +114,13 @@ class _Table:
         rows = pa.table([_cast(columns[column.name], column.type) for column in self._schema], schema=self._schema)
         if len(distinct) == 1:
             return [self._slice(rows)]
-        order = np.argsort(hours, kind="stable")
-        ordered, ends = rows.take(pa.array(order)), np.searchsorted(hours[order], distinct, side="right")
+        if (np.diff(hours) < 0).any():
+            order = np.argsort(hours, kind="stable")
+            rows, hours = rows.take(pa.array(order)), hours[order]
+        ends = np.searchsorted(hours, distinct, side="right")
         if rows.nbytes < _FEW_BYTES * len(distinct):
-            return self._small.of(ordered, ends)
-        return [self._slice(ordered.slice(start, end - start)) for start, end in pairwise([0, *ends.tolist()])]
+            return self._small.of(rows, ends)
+        return [self._slice(rows.slice(start, end - start)) for start, end in pairwise([0, *ends.tolist()])]
 
     def _slice(self, rows: pa.Table) -> pa.Buffer | None:
         if not rows.num_rows:

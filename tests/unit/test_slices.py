@@ -34,11 +34,12 @@ def process(*, archive: bool = True, offers: bool = True, hide: HiddenAddresses 
     return Process(enrichment(answers, shared), archive=archive, offers=offers, hide=hide)
 
 
-def records(count: int, hours: float, bad: float) -> Arrived:
-    """Return records spread evenly over some hours, and a little out of order."""
+def records(count: int, hours: float, bad: float, *, in_order: bool = False) -> Arrived:
+    """Return records spread evenly over some hours, in no order unless it is asked for."""
     payloads = [one.payload for one in itertools.islice(mixed(Shoppers(1).records(), bad, Random(1)), count)]
     moments = [ARRIVAL + timedelta(hours=hours) * number / count for number in range(count)]
-    Random(2).shuffle(moments)
+    if not in_order:
+        Random(2).shuffle(moments)
     numbers = [str(number) for number in range(count)]
     return Arrived(
         pa.array(payloads, pa.binary()), origin(pa.array(moments, pa.timestamp("us", "UTC")), ["s-0"] * count, numbers)
@@ -46,12 +47,13 @@ def records(count: int, hours: float, bad: float) -> Arrived:
 
 
 @pytest.mark.parametrize("hide", [None, HASH], ids=["kept", "hidden"])
+@pytest.mark.parametrize("in_order", [False, True], ids=["mixed", "in order"])
 @pytest.mark.parametrize(("hours", "few"), [(0.1, 50_000), (3, 50_000), (40, 50_000), (3, 0)])
 def test_slices_hold_by_table_and_hour_the_rows_that_each_record_alone_comes_to(
-    hours: float, few: int, hide: HiddenAddresses | None, monkeypatch: pytest.MonkeyPatch
+    hours: float, few: int, in_order: bool, hide: HiddenAddresses | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slices, "_FEW_BYTES", few)
-    arrived = records(150, hours, 0.2)
+    arrived = records(150, hours, 0.2, in_order=in_order)
 
     run = process(hide=hide)
     alone = [
