@@ -29,7 +29,6 @@ from clickstream.decode import Rejected
 from clickstream.offer import id_of_click
 from clickstream.packs import Part, packed
 from clickstream.schema import ENRICHED, OFFER, RAW, REJECTED, SUPPRESSED
-from clickstream.small_files import SmallFiles
 
 Columns = dict[str, pa.Array]
 
@@ -38,8 +37,6 @@ _NARROWED_BY: Final = ("timestamp", "insertion_timestamp", "arrival_timestamp", 
 group of some thousand clicks has about every value there is, and finding that out took a fifth of the writing."""
 _PAGE_BYTES: Final = 128 << 10
 """Before compression. With pyarrow's 1 MiB a payload takes a tenth longer: that outgrows what a core has at hand."""
-_FEW_BYTES: Final = 150_000
-"""Of an hour on average, before encoding, below which `small_files` writes them faster than pyarrow does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +104,17 @@ class _Table:
         ]
         self._schema = pa.schema(without_zone)
         self._with_statistics = [name for name in schema.names if name in _NARROWED_BY]
-        self._small = SmallFiles(self._schema, with_statistics=self._with_statistics)
 
     def slices(self, columns: Columns, hours: Numbers, distinct: Numbers) -> Sequence[Part | None]:
         """Return the rows of each distinct hour as Parquet, in order; None for an hour that has none."""
         rows = pa.table([_cast(columns[column.name], column.type) for column in self._schema], schema=self._schema)
         if len(distinct) == 1:
             return [self._slice(rows)]
-        if (np.diff(hours) < 0).any():
+        if (np.diff(hours) < 0).any():  # the job's batches have their hours in order
             order = np.argsort(hours, kind="stable")
             rows, hours = rows.take(pa.array(order)), hours[order]
-        ends = np.searchsorted(hours, distinct, side="right")
-        if rows.nbytes < _FEW_BYTES * len(distinct):
-            return self._small.of(rows, ends)
-        return [self._slice(rows.slice(start, end - start)) for start, end in pairwise([0, *ends.tolist()])]
+        ends = np.searchsorted(hours, distinct, side="right").tolist()
+        return [self._slice(rows.slice(start, end - start)) for start, end in pairwise([0, *ends])]
 
     def _slice(self, rows: pa.Table) -> pa.Buffer | None:
         if not rows.num_rows:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cli.servers import PROJECT
-from clickstream.small_files import SmallFiles
 
 JOB = """
 import sys
@@ -68,14 +67,9 @@ def test_slices_become_one_file_with_all_their_rows_and_statistics(tmp_path: Pat
         "many": [rows(100, 7), rows(0, 20_000), rows(50, 1, note=None)],
         "none": [rows(0, 2, note=None), rows(2, 2, note=None)],
     }
-    small = [rows(0, 50), rows(50, 1, note=None), rows(51, 49)]
-    cut = SmallFiles(SCHEMA, with_statistics=["number", "text", "note"]).of(
-        pa.concat_tables(small), np.array([50, 51, 100])
-    )
-    slices = {hour: [*map(as_slice, parts)] for hour, parts in hours.items()}
-    stitched(tmp_path, slices | {"small": [*cut, as_slice(rows(100, 3000))]})
+    stitched(tmp_path, {hour: [*map(as_slice, parts)] for hour, parts in hours.items()})
 
-    for hour, parts in {**hours, "small": [*small, rows(100, 3000)]}.items():
+    for hour, parts in hours.items():
         file = the_file(tmp_path, hour)
         assert file.read() == pa.concat_tables(parts).combine_chunks()
         assert file.metadata.num_row_groups == 1
@@ -87,13 +81,6 @@ def test_slices_become_one_file_with_all_their_rows_and_statistics(tmp_path: Pat
         "nested.product": (0, 19_998, 13_339),
     }
     assert statistics(the_file(tmp_path, "none"))["note"] == (None, None, 4)
-    assert statistics(the_file(tmp_path, "small")) == {
-        "number": (0, 3099, 0),
-        "text": ("é0", "é999", 0),
-        "note": ("note", "note", 1),
-        "nested.price": None,
-        "nested.product": None,
-    }
 
 
 def test_a_slice_without_statistics_leaves_the_file_without_them(tmp_path: Path) -> None:
