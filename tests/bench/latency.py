@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from cli import screen
 from cli.job import JobProcess
@@ -238,10 +239,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="to measure, after warming up [%(default)s]")
     parser.add_argument("--warm-up", type=int, default=30, help="seconds [%(default)s]")
     parser.add_argument("--batch-millis", type=int, action="append", help="try these instead of what there is")
+    parser.add_argument("--bundled", action="store_true", help="try them in bundles that Managed Flink may impose")
     given = parser.parse_args()
     jobs: dict[str, Job | None] = {"without the job": None, "as it is": Job(), "bundles of Managed Flink": MANAGED}
     if given.batch_millis:
-        jobs = {f"batches of {millis} ms": Job(batch_millis=millis) for millis in given.batch_millis}
+        bundles = MANAGED if given.bundled else Job()
+        jobs = {f"batches of {millis} ms": replace(bundles, batch_millis=millis) for millis in given.batch_millis}
     rows = []
     for name, job in jobs.items():
         found = measure(job, rate=given.rate, seconds=given.seconds, warm_up=given.warm_up)
